@@ -1,0 +1,71 @@
+# Everything a newcomer or CI needs. Only Python >= 3.11 and make are expected on the machine.
+#   make demo       the licence audit, live
+#   make test       the test suite (under 6 minutes on 2 cores)
+#   make check      lint, types, import contracts
+#   make test-all   the slow lanes too: full kill counts, full simulations
+#   make bench      what a step, an event and a pause cost here, beside the bare limits
+
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check lint types contracts format test test-all bench screenshots clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install: $(STAMP)
+
+# Installed once; again only when pyproject.toml changes.
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "flowdeck needs Python 3.11 or newer; install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@if command -v uv >/dev/null 2>&1; then \
+		{ test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" $(VENV); } && \
+		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	else \
+		{ test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV); } && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/flowdeck demo
+
+check: lint types contracts
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(STAMP)
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadgroup
+
+test-all: $(STAMP)
+	FLOWDECK_SIM_SEEDS=20000 $(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.core_workloads
+
+screenshots: $(STAMP)
+	$(BIN)/python -m docs.screenshots
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,344 @@
+"""W1-W5 and W7: what a step, a branch, a pause and an event cost, off and journaled, beside the bare limits.
+
+Run ``python -m benchmarks.core_workloads [--json FILE] [W1 W2 …]``. Every workload runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import (
+    Figure,
+    figure,
+    measure,
+    measure_async,
+    peak_rss_mb,
+    rate,
+    reset_peak,
+    table,
+)
+from flowdeck.events import EventCenter
+from flowdeck.execution.services import Services
+from flowdeck.triggerflow import TriggerFlow
+
+EVENT_PAYLOAD = {
+    "chunk_id": "chunk-0123456789abcdef",
+    "chunk_name": "classify_document",
+    "trigger_event": "Chunk[fetch]-chunk-fedcba9876543210",
+    "status": "completed",
+    "output": {"title": "Quarterly report", "risk": "medium", "score": 0.82, "tags": ["finance", "q3", "review"]},
+    "note": "x" * 240,
+}
+
+
+async def step(data: Any) -> Any:
+    return data.value
+
+
+def chain_flow(steps: int = 20) -> TriggerFlow:
+    flow = TriggerFlow(name="chain")
+    at = flow.process
+    for i in range(steps):
+        at = at.to((f"step_{i}", step))
+
+    return flow
+
+
+def fan_flow() -> TriggerFlow:
+    flow = TriggerFlow(name="fan")
+    flow.for_each().to(("branch", step)).end_for_each()
+    return flow
+
+
+def plain() -> Services:
+    return Services(center=EventCenter())
+
+
+def journaled(folder: str) -> tuple[Services, Any]:
+    from flowdeck_sinks.journal import JournalSink
+
+    center = EventCenter()
+    sink = JournalSink(folder, lossless=True)
+    center.add_sink(sink)
+    return Services(center=center), sink
+
+
+class NoopSink:
+    name = "noop"
+
+    def accept(self, record: object) -> None:
+        return None
+
+    def flush(self, timeout: float) -> bool:
+        return True
+
+    def close(self, timeout: float) -> None:
+        return None
+
+    def statistics(self) -> dict[str, int | float | str]:
+        return {}
+
+
+async def bare(value: Any) -> Any:
+    return value
+
+
+def w1() -> list[Figure]:
+    """20-step linear chain, us per step."""
+    flow = chain_flow()
+
+    async def bare_chain() -> None:
+        value: Any = 1
+        for _ in range(20):
+            value = await bare(value)
+
+    async def main() -> list[Figure]:
+        limit = figure("bare await", await measure_async(bare_chain, 2000), 20)
+        off = plain()
+        out = [limit]
+        seconds = await measure_async(lambda: flow.async_start(1, services=off), 300)
+        out.append(figure("W1 off", seconds, 20, target=4, limit=limit.median))
+        noop = plain()
+        noop.center.add_sink(NoopSink())
+        seconds = await measure_async(lambda: flow.async_start(1, services=noop), 200)
+        out.append(figure("W1 no-op sink", seconds, 20, limit=limit.median))
+        with tempfile.TemporaryDirectory() as folder:
+            services, sink = journaled(folder)
+            seconds = await measure_async(lambda: flow.async_start(1, services=services), 200)
+            out.append(figure("W1 journaled", seconds, 20, target=15, limit=limit.median))
+            sink.close(10)
+
+        return out
+
+    return asyncio.run(main())
+
+
+def w2() -> list[Figure]:
+    """for_each fan-out and join, us per branch."""
+    flow = fan_flow()
+
+    async def main() -> list[Figure]:
+        out = []
+        for n, inner in ((100, 30), (1_000, 5), (10_000, 1)):
+            items = list(range(n))
+
+            async def gather(items: list[int] = items) -> None:
+                await asyncio.gather(*[bare(i) for i in items])
+
+            limit = figure(f"bare gather {n:,}", await measure_async(gather, inner), n)
+            off = plain()
+            seconds = await measure_async(lambda off=off, items=items: flow.async_start(items, services=off), inner)
+            out += [limit, figure(f"W2 off {n:,}", seconds, n, target=15, limit=limit.median)]
+            with tempfile.TemporaryDirectory() as folder:
+                services, sink = journaled(folder)
+                seconds = await measure_async(
+                    lambda services=services, items=items: flow.async_start(items, services=services), inner
+                )
+                out.append(figure(f"W2 journaled {n:,}", seconds, n, target=25, limit=limit.median))
+                sink.close(10)
+
+        return out
+
+    return asyncio.run(main())
+
+
+def w3() -> list[Figure]:
+    """1,000 executions of 10 steps that sleep 1 ms: CPU seconds and growth of the resident size."""
+
+    async def nap(data: Any) -> Any:
+        await asyncio.sleep(0.001)
+        return data.value
+
+    flow = TriggerFlow(name="naps")
+    at = flow.process
+    for i in range(10):
+        at = at.to((f"nap_{i}", nap))
+
+    async def crowd(services: Services) -> None:
+        await asyncio.gather(*[flow.async_start(i, services=services) for i in range(1_000)])
+
+    async def bare_crowd() -> None:
+        async def one() -> None:
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(*[one() for _ in range(1_000)])
+
+    async def main() -> list[Figure]:
+        limit = figure("bare asyncio", await measure_async(bare_crowd, 1), 1, "s")
+        off = plain()
+        gc.collect()
+        reset_peak()
+        before = peak_rss_mb()
+        seconds = await measure_async(lambda: crowd(off), 1)
+        grown = peak_rss_mb() - before
+        out = [limit, figure("W3 off", seconds, 1, "s", target=0.15, limit=limit.median)]
+        out.append(Figure("W3 off RSS growth", grown, grown, grown, "MB", 8))
+        with tempfile.TemporaryDirectory() as folder:
+            services, sink = journaled(folder)
+            gc.collect()
+            reset_peak()
+            before = peak_rss_mb()
+            seconds = await measure_async(lambda: crowd(services), 1)
+            grown = peak_rss_mb() - before
+            out.append(figure("W3 journaled", seconds, 1, "s", target=0.3, limit=limit.median))
+            out.append(Figure("W3 journaled RSS growth", grown, grown, grown, "MB", 12))
+            sink.close(10)
+
+        return out
+
+    return asyncio.run(main())
+
+
+def pause_flow() -> TriggerFlow:
+    async def ask(data: Any) -> Any:
+        return await data.async_pause_for(type="approval", payload={"q": "ok?"}, resume_to="next")
+
+    flow = TriggerFlow(name="pause")
+    flow.to(("ask", ask)).to(("commit", step))
+    return flow
+
+
+def w4() -> list[Figure]:
+    """One pause and its answer, in memory; and the size of the snapshot of a parked execution."""
+    flow = pause_flow()
+
+    async def main() -> list[Figure]:
+        async def future() -> None:
+            waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+            async def wait() -> int:
+                return await waiter
+
+            task = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            waiter.set_result(1)
+            await task
+
+        limit = figure("bare future", await measure_async(future, 1000), 1)
+        off = plain()
+
+        async def once() -> None:
+            execution = flow.create_execution(auto_close=False, services=off)
+            await execution.async_start("T-1")
+            interrupt_id = next(iter(execution.get_pending_interrupts()))
+            await execution.async_continue_with(interrupt_id, {"approved": True})
+            await execution.async_close()
+            flow.remove_execution(execution)
+
+        out = [limit, figure("W4 in memory", await measure_async(once, 300), 1, target=30, limit=limit.median)]
+        parked = flow.create_execution(auto_close=False, services=off)
+        await parked.async_start("T-1")
+        size = float(len(json.dumps(parked.save(), separators=(",", ":"))))
+        out.append(Figure("W4 snapshot", size, size, size, "B", 1_000))
+        return out
+
+    return asyncio.run(main())
+
+
+def w5() -> list[Figure]:
+    """Events per CPU second: one no-op sink, and into the journal until it is on disk."""
+    center = EventCenter()
+    event = center.type("bench.event")
+    noop = NoopSink()
+    center.add_sink(noop)
+
+    def burst() -> None:
+        for _ in range(1_000):
+            event.emit(EVENT_PAYLOAD)
+
+    out = [rate("W5 one no-op sink", measure(burst, 30), 1_000, target=1_000_000)]
+    with tempfile.TemporaryDirectory() as folder:
+        from flowdeck_sinks.journal import JournalSink
+
+        center = EventCenter()
+        event = center.type("bench.event")
+        sink = JournalSink(folder, lossless=True)
+        center.add_sink(sink)
+
+        def journal() -> None:
+            for _ in range(20_000):
+                event.emit(EVENT_PAYLOAD)
+
+            sink.flush(30)
+
+        out.append(rate("W5 journaled (all threads)", measure(journal, 1), 20_000, target=200_000))
+        begun = time.thread_time()
+        for _ in range(20_000):
+            event.emit(EVENT_PAYLOAD)
+
+        cost = (time.thread_time() - begun) / 20_000 * 1e6
+        out.append(Figure("W5 app thread per journaled event", cost, cost, cost, "us", 3))
+        sink.close(30)
+
+    return out
+
+
+def w7() -> list[Figure]:
+    """Resident bytes of a live parked execution, 10,000 of them."""
+    flow = pause_flow()
+    off = plain()
+    out = []
+
+    async def main() -> None:
+        gc.collect()
+        reset_peak()
+        before = peak_rss_mb()
+        held = []
+        for i in range(10_000):
+            execution = flow.create_execution(auto_close=False, services=off)
+            await execution.async_start(i)
+            held.append(execution)
+
+        size = (peak_rss_mb() - before) * 1024 * 1024 / len(held)
+        out.append(Figure("W7 live parked execution", size, size, size, "B", 4_000))
+
+    asyncio.run(main())
+    return out
+
+
+WORKLOADS: dict[str, Callable[[], list[Figure]]] = {"W1": w1, "W2": w2, "W3": w3, "W4": w4, "W5": w5, "W7": w7}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workloads", nargs="*", metavar="W", help=f"any of {', '.join(WORKLOADS)}; all by default")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps([asdict(f) for f in WORKLOADS[options.one]()]))
+        return 0
+
+    figures: list[Figure] = []
+    for name in options.workloads or WORKLOADS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.core_workloads", "--one", name], capture_output=True, text=True
+        )
+        if done.returncode:
+            print(done.stderr, file=sys.stderr)
+            return 1
+
+        figures += [Figure(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+
+    print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(f) for f in figures], indent=1))
+
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

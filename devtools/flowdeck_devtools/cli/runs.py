@@ -1,0 +1,72 @@
+"""``flowdeck runs``: the runs of a store, newest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from flowdeck_devtools.cli import _output
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, existing_store
+from flowdeck_devtools.cli._table import write_json, write_table
+from flowdeck_devtools.core.text import day_time, duration
+
+__all__ = ["runs"]
+
+_COLUMNS = (
+    "execution_id, flow_name, status, started_at, ended_at, duration_ms, steps, waits, errors, events, "
+    "error_type, error_message, run_id, root_run_id, parent_run_id, task_id, writer"
+)
+
+
+def runs(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most runs to list.")] = 20,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest runs with their status."""
+    root = existing_store(store)
+
+    from flowdeck_sinks.store import query
+
+    statement = f"SELECT {_COLUMNS} FROM runs ORDER BY started_at DESC NULLS LAST, execution_id DESC LIMIT {limit}"
+    result = query(root, statement)
+    if as_json:
+        write_json(result.columns, result.rows)
+        return
+
+    records = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    if not records:
+        _output.note("no runs yet; try: flowdeck demo")
+        return
+
+    heads = ("execution", "flow", "status", "started", "took", "steps", "waits", "errors", "error")
+    write_table(heads, _lines(records), width=_output.table_width())
+
+
+def _lines(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    now_us = int(time.time() * 1e6)
+    for record in records:
+        started: datetime | None = record["started_at"]
+        started_us = int(started.replace(tzinfo=UTC).timestamp() * 1e6) if started else None
+        yield (
+            record["execution_id"],
+            record["flow_name"],
+            record["status"],
+            day_time(started_us, now_us) if started_us is not None else "–",
+            duration(record["duration_ms"] * 1000 if record["duration_ms"] is not None else None),
+            record["steps"],
+            record["waits"],
+            record["errors"],
+            _error(record),
+        )
+
+
+def _error(record: Mapping[str, Any]) -> str:
+    if not record["error_type"] or record["status"] != "failed":
+        return ""
+
+    return f"{record['error_type']}: {record['error_message']}"

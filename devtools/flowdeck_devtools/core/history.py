@@ -1,0 +1,140 @@
+"""Past runs and events, asked of the store by SQL in a thread of its own, always bounded.
+
+DuckDB is imported only here and only when asked for: a window on a small journal never needs it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flowdeck_devtools.core.model import RunRow
+from flowdeck_devtools.core.status import ENDED, StatusTracker
+
+__all__ = ["History"]
+
+RUNS_LIMIT = 500
+LINES_LIMIT = 100_000
+
+
+class History:
+    """Answers two questions: which runs were there, and what belongs to one of them."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.problem: str | None = None
+        self._connecting = threading.Lock()
+        self._connection: Any = None
+        self._wanted = False
+        self._runs: list[RunRow] | None = None
+
+    def start(self) -> None:
+        """Nothing to start: threads begin with the first question."""
+
+    def stop(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
+
+    def want_runs(self) -> None:
+        """Ask once for the newest runs; ``take_runs`` gives them when they are there."""
+        if not self._wanted:
+            self._wanted = True
+            threading.Thread(target=self._load_runs, name="flowdeck-history", daemon=True).start()
+
+    def take_runs(self) -> list[RunRow] | None:
+        """The runs asked for, once; ``None`` while there are none."""
+        runs, self._runs = self._runs, None
+        return runs
+
+    def run_lines(self, root_run_id: str) -> tuple[list[tuple[str, bytes]], str | None]:
+        """The journal lines of one run as ``(writer, line)``, oldest first, and what went wrong. Blocks."""
+        try:
+            rows = self._rows(_LINES_SQL, [root_run_id, LINES_LIMIT])
+        except Exception as error:  # any failure of the store is words for the person, not a crash
+            self.problem = str(error).partition("\n")[0]
+            return [], self.problem
+        lines = [(str(row["writer"]), _line(row)) for row in rows]
+        cut = f"only the first {LINES_LIMIT:,} events are shown" if len(lines) >= LINES_LIMIT else None
+        return lines, cut
+
+    def _load_runs(self) -> None:
+        try:
+            self._runs = [_run_row(row) for row in self._rows(_RUNS_SQL, [RUNS_LIMIT])]
+            self.problem = None
+        except Exception as error:
+            self.problem = str(error).partition("\n")[0]
+
+    def _rows(self, sql: str, arguments: list[Any]) -> list[dict[str, Any]]:
+        with self._connecting:
+            if self._connection is None:
+                from flowdeck_sinks.store import connect
+
+                self._connection = connect(self.store)
+            cursor = self._connection.cursor()
+        found = cursor.execute(sql, arguments)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+_RUNS_SQL = """
+SELECT * FROM runs WHERE parent_run_id IS NULL AND run_id IS NOT NULL ORDER BY started_at DESC LIMIT ?
+"""
+_LINES_SQL = """
+SELECT writer, wseq, event_id, event_type, source, level, message, epoch_ms(ts) AS timestamp,
+  payload::VARCHAR AS payload, error::VARCHAR AS error, run::VARCHAR AS run, meta::VARCHAR AS meta
+FROM events WHERE root_run_id = ? ORDER BY writer, wseq LIMIT ?
+"""
+_JSON = ("payload", "error", "run", "meta")
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    """The journal line of a stored event: the columns put back into the wire's form."""
+    event = {name: value for name, value in row.items() if name != "writer" and name not in _JSON}
+    for name in _JSON:
+        text = row[name]
+        event[name] = msgspec.Raw(text.encode("utf-8", "replace")) if isinstance(text, str) else None
+    if event["meta"] is None:
+        event["meta"] = {}
+    return msgspec.json.encode(event)
+
+
+def _run_row(row: Mapping[str, Any]) -> RunRow:
+    status = str(row["status"])
+    tracker = StatusTracker("running" if status == "lost" else status)
+    tracker.at = (int(row["epoch"] or 0), 0)
+    parts = [str(part) for part in (row["error_type"], row["error_message"]) if part]
+    return RunRow(
+        run_id=str(row["root_run_id"] or row["run_id"]),
+        kind="workflow_execution",
+        name=row["flow_name"] or "",
+        execution_id=row["execution_id"],
+        started_us=_micros(row["started_at"]),
+        ended_us=_micros(row["ended_at"]) if status in ENDED else None,
+        last_us=_micros(row["last_at"]) or 0,
+        events=int(row["events"] or 0),
+        errors=int(row["errors"] or 0),
+        error=": ".join(parts) if parts and status == "failed" else None,
+        task_id=row["task_id"],
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        writer=row["writer"] or "",
+        partial=False,
+        lost=status == "lost",
+        tracker=tracker,
+        steps_done=int(row["steps"] or 0),
+    )
+
+
+def _micros(value: object) -> int | None:
+    """A SQL timestamp (UTC, without a zone) as microseconds since the epoch."""
+    if not isinstance(value, datetime):
+        return None
+    aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    whole = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds

@@ -1,0 +1,122 @@
+"""Which nodes of a trace have a row, in which order, and how deep: folding, without any widget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flowdeck_devtools.core.span import SpanNode
+from flowdeck_devtools.core.status import ENDED
+from flowdeck_devtools.core.trace import Trace
+
+__all__ = ["Outline", "OutlineRow"]
+
+SMALL_GROUP = 12
+"""Groups with at most so many items show their items' steps unfolded."""
+
+
+class OutlineRow(NamedTuple):
+    """One visible node. ``merged`` is an item whose only step is shown in its place."""
+
+    node: SpanNode
+    depth: int
+    foldable: bool
+    folded: bool
+    merged: SpanNode | None = None
+
+
+class Outline:
+    """The visible rows of a trace, remade when its structure or the folding changed."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.rows: list[OutlineRow] = []
+        self.index: dict[str, int] = {}
+        self._folds: dict[str, bool] = {}
+        self._made_for: tuple[int, int] = (-1, -1)
+        self._fold_version = 0
+        self._cost = 0.0
+        self._made_at = 0.0
+
+    def refresh(self, now: float) -> bool:
+        """Bring rows up to date. True when they changed. An expensive remake waits longer for the next."""
+        wanted = (self.trace.structure, self._fold_version)
+        if wanted == self._made_for:
+            return False
+        if wanted[1] == self._made_for[1] and now - self._made_at < self._cost * 20:
+            return False
+
+        begun = time.perf_counter()
+        self.rows = []
+        self._walk(self.trace.root, 0)
+        self.index = {row.node.key: place for place, row in enumerate(self.rows)}
+        self._cost = time.perf_counter() - begun
+        self._made_for, self._made_at = wanted, now
+        return True
+
+    def _walk(self, root: SpanNode, depth: int) -> None:
+        """Depth first without recursion: a hostile trace may be deeper than the interpreter's stack."""
+        stack: list[tuple[SpanNode, int]] = [(root, depth)]
+        rows = self.rows
+        while stack:
+            node, level = stack.pop()
+            merged = None
+            if node.role == "item" and len(node.children) == 1 and not node.children[0].children:
+                merged, node = node, node.children[0]
+            foldable = bool(node.children)
+            folded = foldable and self.is_folded(node)
+            rows.append(OutlineRow(node, level, foldable, folded, merged))
+            if foldable and not folded:
+                stack.extend((child, level + 1) for child in reversed(node.children))
+
+    def is_folded(self, node: SpanNode) -> bool:
+        chosen = self._folds.get(node.key)
+        if chosen is not None:
+            return chosen
+        # Items of a large group are one line each until somebody opens one: 300 x 4 rows help nobody.
+        return node.role == "item" and node.parent is not None and len(node.parent.children) > SMALL_GROUP
+
+    def fold(self, node: SpanNode, folded: bool) -> None:
+        self._folds[node.key] = folded
+        self._fold_version += 1
+
+    def fold_all(self, folded: bool) -> None:
+        """Fold every node but the root, or unfold all."""
+        for node in self.trace.nodes.values():
+            if node.children and node is not self.trace.root:
+                self._folds[node.key] = folded
+        self._fold_version += 1
+
+    def reveal(self, node: SpanNode) -> None:
+        """Unfold everything above a node."""
+        for ancestor in node.ancestors():
+            if self.is_folded(ancestor):
+                self._folds[ancestor.key] = False
+        self._fold_version += 1
+
+    def failed(self) -> list[SpanNode]:
+        """Nodes where something failed by itself (not passed on), in order of appearance."""
+        found: list[SpanNode] = []
+        stack = [self.trace.root]
+        while stack:
+            node = stack.pop()
+            if node.role == "span" and node.status == "failed":
+                found.append(node)
+            if node.below["failed"]:
+                stack.extend(reversed(node.children))
+        return found
+
+    def newest_open(self) -> SpanNode | None:
+        """The step that began last and has not ended: what following looks at."""
+        newest: SpanNode | None = None
+        for row in self.rows:
+            node = row.node
+            if node is self.trace.root or node.started_us is None or node.status in ENDED:
+                continue
+            if newest is None or node.started_us >= (newest.started_us or 0):
+                newest = node
+        return newest
+
+
+NodeTest = Callable[[SpanNode], bool]

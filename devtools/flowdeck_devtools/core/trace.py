@@ -1,0 +1,291 @@
+"""A run as a tree with times: what the waterfall draws, built line by line in any order.
+
+The tree is made from two facts and no names: ``run.parent_run_id`` says whose child a run is, and ``meta.scope`` says
+where in the flow a step stands, from which the groups of ``for_each`` and ``batch`` follow although they emit nothing.
+Attempts of one step (same parent, same scope) share one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flowdeck_devtools.core.model import WAIT_EVENTS, wait_ids
+from flowdeck_devtools.core.scope import parse_scope
+from flowdeck_devtools.core.span import Attempt, SpanNode, Wait
+from flowdeck_devtools.core.status import ENDED, transition
+from flowdeck_devtools.core.wire import Event, Head, Lineage, decode
+
+__all__ = ["Trace"]
+
+MAX_SPANS = 200_000
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""Lines kept for the event pane of one trace; older lines beyond it are read from history."""
+
+
+class Trace:
+    """One root run and everything below it."""
+
+    def __init__(self, root_run_id: str) -> None:
+        self.root = SpanNode(root_run_id, kind="run")
+        self.version = 0
+        """Rises with every change."""
+        self.structure = 0
+        """Rises when a node was added or moved."""
+        self.events = 0
+        self.line_bytes = 0
+        self.nodes: dict[str, SpanNode] = {root_run_id: self.root}
+        self.first_error: SpanNode | None = None
+        self._seen: dict[str, int] = {}
+        self._of_run: dict[str, SpanNode] = {root_run_id: self.root}
+        self._waits: dict[str, tuple[SpanNode, Wait]] = {}
+
+    @property
+    def started_us(self) -> int | None:
+        return self.root.started_us
+
+    @property
+    def ended_us(self) -> int | None:
+        return self.root.ended_us
+
+    @property
+    def status(self) -> str:
+        return self.root.own_status
+
+    @property
+    def is_open(self) -> bool:
+        return self.root.own_status not in ENDED
+
+    def extend(self, lines: Iterable[tuple[str, bytes, Head]]) -> None:
+        """Take lines as ``(writer, line, head)``; a line taken before (by writer and wseq) is skipped."""
+        for writer, line, head in lines:
+            if head.wseq:
+                if head.wseq <= self._seen.get(writer, 0):
+                    continue
+                self._seen[writer] = head.wseq
+            self.apply(line, head)
+
+    def apply(self, line: bytes, head: Head) -> None:
+        """Take one line. Lines of other runs are ignored."""
+        run = head.run
+        if run is None or self.root.key not in (run.root_run_id, run.run_id):
+            return
+
+        self.events += 1
+        self.version += 1
+        node = self._node(run, head)
+        if node.first_line is None:
+            node.first_line = line
+            node.kind = run.run_kind or node.kind
+        self.line_bytes += len(line)
+        if self.line_bytes <= MAX_LINE_BYTES:
+            node.keep(line)
+        else:
+            node.lines_dropped += 1
+
+        target = transition(head.event_type)
+        if target is not None:
+            self._move(node, run.run_id or "", head, target, line)
+        elif head.meta is not None and head.meta.duration_us is not None and run.run_id not in (None, self.root.key):
+            self._close_unknown(node, run.run_id or "", head)
+        if head.event_type in WAIT_EVENTS:
+            opened, ended = wait_ids(decode(line))
+            for interrupt_id in opened:
+                self._open_wait(node, head, interrupt_id, line)
+            for interrupt_id in ended:
+                self._end_wait(head, interrupt_id)
+        self._widen(node, head.time_us, started=True)
+
+    # -- nodes -------------------------------------------------------------------------------------------------
+
+    def _node(self, run: Lineage, head: Head) -> SpanNode:
+        run_id = run.run_id or self.root.key
+        node = self._of_run.get(run_id)
+        if node is not None and node.first_line is not None:
+            return node
+        if run_id == self.root.key or len(self.nodes) >= MAX_SPANS:
+            return self.root
+
+        parent = self._parent(run)
+        scope = head.meta.scope if head.meta else None
+        if node is not None:  # a placeholder: a child was seen before its parent
+            self._adopt(parent, node)
+            return node
+        if scope and run.run_kind == "chunk_execution":
+            node = self._scoped(parent, scope)
+        else:
+            node = self._add(SpanNode(run_id, kind=run.run_kind or "", scope=scope), parent)
+        self._of_run[run_id] = node
+        return node
+
+    def _parent(self, run: Lineage) -> SpanNode:
+        parent_id = run.parent_run_id
+        if parent_id is None or parent_id == run.run_id:
+            return self.root
+        known = self._of_run.get(parent_id)
+        if known is None:
+            known = self._add(SpanNode(parent_id), self.root)
+            self._of_run[parent_id] = known
+        return known
+
+    def _add(self, node: SpanNode, parent: SpanNode) -> SpanNode:
+        node.parent = parent
+        parent.children.append(node)
+        self.nodes[node.key] = node
+        self.structure += 1
+        return node
+
+    def _adopt(self, parent: SpanNode, node: SpanNode) -> None:
+        """Move a placeholder below its real parent, unless that would close a circle."""
+        if node.parent is parent or parent is node or node in parent.ancestors():
+            return
+        if node.parent is not None:
+            node.parent.children.remove(node)
+            self._count_up(node, -1)
+        node.parent = parent
+        parent.children.append(node)
+        self._count_up(node, 1)
+        self.structure += 1
+
+    def _count_up(self, node: SpanNode, sign: int) -> None:
+        for ancestor in node.ancestors():
+            for status, number in node.below.items():
+                ancestor.below[status] += sign * number
+            if node.counted:
+                ancestor.below[node.counted] += sign
+
+    def _scoped(self, parent: SpanNode, scope: str) -> SpanNode:
+        """The node of a step, with the groups and items its scope runs through."""
+        node = parent
+        segments = parse_scope(scope)
+        for place, segment in enumerate(segments):
+            last = place == len(segments) - 1
+            if segment.member is not None:
+                node = self._child(node, parent, segment.group_path, "group", segment.name, None)
+            if last:
+                return self._child(node, parent, segment.path, "span", "", segment.member)
+            role = "group" if segment.member is None else "item"
+            title = segment.name if segment.member is None else f"[{segment.member}]"
+            node = self._child(node, parent, segment.path, role, title, segment.member)
+        return node
+
+    def _child(self, node: SpanNode, owner: SpanNode, path: str, role: str, title: str, index: str | None) -> SpanNode:
+        key = f"{owner.key}\0{role[0]}{path}"
+        known = self.nodes.get(key)
+        if known is not None:
+            return known
+        if role == "span":
+            fresh = SpanNode(key, member=index, scope=path)
+        else:
+            fresh = SpanNode(key, "group" if role == "group" else "item", role, title, member=index, scope=path)
+        return self._add(fresh, node)
+
+    # -- status and times --------------------------------------------------------------------------------------
+
+    def _attempt(self, node: SpanNode, run_id: str, head: Head) -> Attempt:
+        for attempt in reversed(node.attempts):
+            if attempt.run_id == run_id:
+                return attempt
+        number = head.meta.attempt if head.meta and head.meta.attempt else len(node.attempts) + 1
+        attempt = Attempt(run_id, number)
+        node.attempts.append(attempt)
+        if len(node.attempts) > 1:
+            node.attempts.sort(key=lambda one: one.number)
+        return attempt
+
+    def _move(self, node: SpanNode, run_id: str, head: Head, target: str, line: bytes) -> None:
+        attempt = self._attempt(node, run_id, head)
+        meta = head.meta
+        attempt.tracker.apply(head.event_type, meta.epoch if meta else 0, meta.seq if meta else 0)
+        now = head.time_us
+        lasted = meta.duration_us if meta else None
+        if attempt.started_us is None or now < attempt.started_us:
+            attempt.started_us = now - (lasted or 0)
+        if attempt.tracker.status in ENDED and target in ENDED:
+            attempt.ended_us = now
+            if target == "failed":
+                self._failed(node, attempt, decode(line))
+        elif attempt.tracker.status not in ENDED:
+            attempt.ended_us = None
+        self._widen(node, attempt.started_us, started=True)
+        self._settle(node)
+
+    def _failed(self, node: SpanNode, attempt: Attempt, event: Event) -> None:
+        payload = event.payload_map()
+        attempt.error = event.error
+        attempt.will_retry = payload.get("will_retry") is True
+        attempt.cancelled = payload.get("status") == "cancelled"
+        attempt.propagated = bool(payload.get("propagated_from"))
+        if self.first_error is None and attempt.status == "failed" and node is not self.root:
+            self.first_error = node
+
+    def _close_unknown(self, node: SpanNode, run_id: str, head: Head) -> None:
+        """A kind of run the catalogue has no machine for: it has a length but no status."""
+        attempt = self._attempt(node, run_id, head)
+        attempt.ended_us = head.time_us
+        if attempt.started_us is None:
+            attempt.started_us = head.time_us - (head.meta.duration_us or 0 if head.meta else 0)
+        self._settle(node)
+
+    def _settle(self, node: SpanNode) -> None:
+        """Bring a node's end and the counts above it in line with its attempts and waits."""
+        status = node.own_status
+        ends = [attempt.ended_us for attempt in node.attempts]
+        is_over = bool(ends) and status not in ("waiting", "retried") and None not in ends[-1:]
+        node.ended_us = max((end for end in ends if end is not None), default=None) if is_over else None
+        if node.ended_us is not None and node.waits:
+            node.ended_us = max(node.ended_us, *(wait.end_us or 0 for wait in node.waits))
+        if status != node.counted:
+            for ancestor in node.ancestors():
+                if node.counted:
+                    ancestor.below[node.counted] -= 1
+                ancestor.below[status] += 1
+            node.counted = status
+        for ancestor in node.ancestors():
+            if ancestor.role != "span":
+                self._settle_group(ancestor, node.ended_us or 0)
+
+    def _settle_group(self, group: SpanNode, ended_us: int) -> None:
+        below = group.below
+        group.last_end_us = max(group.last_end_us, ended_us)
+        if below["running"] or below["waiting"] or below["retried"] or below["created"] or below["unknown"]:
+            group.ended_us = None
+        else:
+            group.ended_us = group.last_end_us or None
+
+    def _widen(self, node: SpanNode, time_us: int, *, started: bool) -> None:
+        """A row begins no later than anything in it; groups take their times from their members."""
+        if time_us <= 0:
+            return
+        at: SpanNode | None = node
+        while at is not None:
+            if at.started_us is None or (started and time_us < at.started_us):
+                at.started_us = time_us
+            elif at is not node:
+                break
+            at = at.parent if at.role != "span" or at is node else None
+
+    # -- waits -------------------------------------------------------------------------------------------------
+
+    def _open_wait(self, node: SpanNode, head: Head, interrupt_id: str, line: bytes) -> None:
+        if interrupt_id in self._waits:
+            return
+        owner = self._asked_by(node, head)
+        wait = Wait(interrupt_id, head.time_us)
+        owner.waits.append(wait)
+        if owner is not node:
+            owner.keep(line)
+        self._waits[interrupt_id] = (owner, wait)
+        self._settle(owner)
+
+    def _asked_by(self, node: SpanNode, head: Head) -> SpanNode:
+        """The step an interrupt belongs to: raised in its own run, or in the execution's with the step's scope."""
+        scope = head.meta.scope if head.meta else None
+        if node is not self.root or not scope:
+            return node
+        return self.nodes.get(f"{node.key}\0s{scope}", node)
+
+    def _end_wait(self, head: Head, interrupt_id: str) -> None:
+        found = self._waits.get(interrupt_id)
+        if found is not None and found[1].end_us is None:
+            found[1].end_us = head.time_us
+            self._settle(found[0])

@@ -1,0 +1,114 @@
+"""The filter line: ``/`` edits, enter keeps, escape clears. A text that is no filter leaves the old one in force."""
+
+from __future__ import annotations
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from flowdeck_devtools.filter import FilterError, parse
+
+__all__ = ["FilterBar"]
+
+SETTLE_SECONDS = 0.15
+"""Typing is applied after this pause, so that a filter is not compiled per keystroke."""
+
+
+class FilterBar(Horizontal):
+    """One line with the filter on the left and what it leaves on the right."""
+
+    class Changed(Message):
+        """Another valid filter is in force."""
+
+        def __init__(self, bar: FilterBar, text: str) -> None:
+            super().__init__()
+            self.bar = bar
+            self.text = text
+
+        @property
+        def control(self) -> FilterBar:
+            return self.bar
+
+    class Left(Message):
+        """Editing ended: the list should have the focus again."""
+
+    def __init__(self, hint: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._hint = hint
+        self.filter_text = ""
+        """The filter in force."""
+        self.error: str | None = None
+        self._note = ""
+        self._input = Input(placeholder=hint, compact=True, select_on_focus=False, classes="filter-input")
+        self._status = Static("", markup=False, classes="filter-status")
+
+    def compose(self) -> ComposeResult:
+        yield Static("/", classes="filter-slash")
+        yield self._input
+        yield self._status
+
+    def edit(self) -> None:
+        """Let the person type."""
+        self._input.focus()
+        self._input.cursor_position = len(self._input.value)
+
+    @property
+    def editing(self) -> bool:
+        return self._input.has_focus
+
+    def note(self, text: str) -> None:
+        """What the filter leaves, said at the right: ``12 of 4,210``."""
+        if text != self._note:
+            self._note = text
+            self._show_status()
+
+    def clear(self) -> None:
+        self._input.value = ""
+        self._apply("")
+
+    def set(self, text: str) -> None:
+        """Put a filter in force, as if it had been typed."""
+        self._input.value = text
+        self._apply(text)
+
+    def _show_status(self) -> None:
+        self._status.update(Content(self.error or self._note))
+        self.set_class(self.error is not None, "-error")
+
+    def _apply(self, text: str) -> None:
+        text = text.strip()
+        try:
+            parse(text)
+        except FilterError as error:
+            self.error = f"{error} (column {error.column + 1})"
+            self._show_status()
+            return
+        self.error = None
+        self._show_status()
+        if text != self.filter_text:
+            self.filter_text = text
+            self.post_message(self.Changed(self, text))
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        typed = event.value
+        self.set_timer(SETTLE_SECONDS, lambda: self._apply(typed) if self._input.value == typed else None)
+
+    @on(Input.Submitted)
+    def _kept(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._apply(event.value)
+        if self.error is None:
+            self.post_message(self.Left())
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key in ("escape", "down") and self._input.has_focus:
+            event.stop()
+            event.prevent_default()
+            if event.key == "escape":
+                self.clear()
+            self.post_message(self.Left())

@@ -1,0 +1,360 @@
+"""A run as tree and time bars in one widget: where time went, what waits, what failed first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+
+from flowdeck_devtools.core.bars import Kind, Piece, Stretch, TimeScale, draw, ticks
+from flowdeck_devtools.core.outline import Outline, OutlineRow
+from flowdeck_devtools.core.span import SpanNode
+from flowdeck_devtools.core.status import glyph
+from flowdeck_devtools.core.text import cells, clean, duration, fit
+from flowdeck_devtools.core.trace import Trace
+from flowdeck_devtools.tui.theme import BAR_ROLES, STATUS_ROLES, Look, reversed_style
+from flowdeck_devtools.tui.widgets.lineview import LineView
+
+if TYPE_CHECKING:
+    from flowdeck_devtools.core.clock import Clock
+
+__all__ = ["Waterfall"]
+
+DURATION_CELLS = 7
+MAX_STRETCHES = 64
+
+
+class Waterfall(LineView):
+    """Rows of a trace. ``show`` gives it one; ``tick`` keeps it current."""
+
+    header_height = 1
+
+    def __init__(self, clock: Clock, *, id: str | None = None, preview: bool = False) -> None:
+        super().__init__(id=id)
+        self._clock = clock
+        self.outline: Outline | None = None
+        self._outlines: dict[str, Outline] = {}
+        self.following = False
+        self._zoom: tuple[int, int] | None = None
+        self._at_key: str | None = None
+        self._drawn = (-1, 0)
+        self.can_focus = not preview
+        self.show_cursor = not preview
+
+    # -- data --------------------------------------------------------------------------------------------------
+
+    def show(self, trace: Trace | None) -> None:
+        """Show a trace. Folding of one shown before comes back."""
+        if trace is None:
+            self.outline = None
+            self.repaint()
+            return
+        if self.outline is not None and self.outline.trace is trace:
+            return
+        key = trace.root.key
+        kept = self._outlines.get(key)
+        if kept is None or kept.trace is not trace:
+            kept = self._outlines[key] = Outline(trace)
+            while len(self._outlines) > 8:
+                self._outlines.pop(next(iter(self._outlines)))
+        self.outline = kept
+        self._zoom, self._at_key = None, None
+        self.cursor = self.offset_row = 0
+        self._drawn = (-1, 0)
+        self.tick()
+
+    def tick(self) -> bool:
+        """Take over changes; while the run is open, let bars grow twice a second. True when anything was redrawn."""
+        outline = self.outline
+        if outline is None:
+            return False
+        changed = outline.refresh(self._clock.monotonic())
+        if changed:
+            self._restore()
+        if self.following:
+            self._follow(outline)
+        beat = self._clock.now_us() // 500_000 if outline.trace.is_open else 0
+        state = (outline.trace.version, beat)
+        if state != self._drawn or changed:
+            self._drawn = state
+            self.repaint()
+            return True
+        return False
+
+    def _restore(self) -> None:
+        """Put the cursor back on its node after rows moved."""
+        assert self.outline is not None
+        if self._at_key is None:
+            return
+        place = self.outline.index.get(self._at_key)
+        if place is not None and place != self.cursor:
+            self.offset_row += place - self.cursor
+            self.cursor = place
+        self._clamp()
+
+    def _follow(self, outline: Outline) -> None:
+        newest = outline.newest_open()
+        if newest is not None:
+            self.move_to(outline.index.get(newest.key, self.cursor))
+
+    def count(self) -> int:
+        return len(self.outline.rows) if self.outline is not None else 0
+
+    @property
+    def current(self) -> SpanNode | None:
+        """The node under the cursor."""
+        if self.outline is None or not 0 <= self.cursor < len(self.outline.rows):
+            return None
+        return self.outline.rows[self.cursor].node
+
+    @property
+    def outline_root(self) -> SpanNode | None:
+        """The node of the run itself."""
+        return self.outline.trace.root if self.outline is not None else None
+
+    def select(self, node: SpanNode) -> None:
+        """Put the cursor on a node, unfolding what hides it."""
+        if self.outline is None:
+            return
+        self.outline.reveal(node)
+        self.outline.refresh(self._clock.monotonic())
+        place = self.outline.index.get(node.key)
+        if place is not None:
+            self._at_key = node.key
+            self.move_to(place)
+            self.refresh()
+
+    def moved(self) -> None:
+        current = self.current
+        self._at_key = current.key if current is not None else None
+        super().moved()
+
+    def action_row(self, step: int) -> None:
+        self.following = False
+        super().action_row(step)
+
+    # -- folding and time --------------------------------------------------------------------------------------
+
+    def fold(self) -> None:
+        """Fold the node, or go to its parent when there is nothing to fold."""
+        node, outline = self.current, self.outline
+        if node is None or outline is None:
+            return
+        if node.children and not outline.is_folded(node):
+            outline.fold(node, True)
+            self.tick()
+            return
+        parent = next((one for one in node.ancestors() if one.key in outline.index), None)
+        if parent is not None:
+            self.move_to(outline.index[parent.key])
+
+    def unfold(self) -> None:
+        """Unfold the node, or go to its first child."""
+        node, outline = self.current, self.outline
+        if node is None or outline is None or not node.children:
+            return
+        if outline.is_folded(node):
+            outline.fold(node, False)
+            self.tick()
+        else:
+            self.move_to(self.cursor + 1)
+
+    def fold_all(self, folded: bool) -> None:
+        if self.outline is not None:
+            self.outline.fold_all(folded)
+            self.tick()
+
+    def next_error(self, step: int) -> bool:
+        """Go to the next (or previous) node that failed by itself. False when there is none."""
+        outline, current = self.outline, self.current
+        if outline is None:
+            return False
+        failed = outline.failed()
+        if not failed:
+            return False
+        if current in failed:
+            self.select(failed[(failed.index(current) + step) % len(failed)])
+            return True
+        for node in failed:
+            outline.reveal(node)
+        outline.refresh(self._clock.monotonic())
+        self._restore()
+        places = sorted((outline.index.get(node.key, 0), place) for place, node in enumerate(failed))
+        ahead = [entry for entry in places if (entry[0] > self.cursor if step > 0 else entry[0] < self.cursor)]
+        chosen = (ahead or places)[0 if step > 0 else -1]
+        self.select(failed[chosen[1]])
+        return True
+
+    def zoom_time(self, factor: float) -> None:
+        """Make the window of time narrower (2), wider (0.5), or fit the run (0)."""
+        scale = self._scale(100)
+        if factor == 0 or scale is None:
+            self._zoom = None
+        else:
+            node = self.current
+            around = scale.start_us + (scale.end_us - scale.start_us) // 2
+            if node is not None and node.started_us is not None:
+                around = node.started_us + (node.duration_us(self._clock.now_us()) or 0) // 2
+            whole = self._whole()
+            zoomed = scale.zoomed(factor, around)
+            self._zoom = (zoomed.start_us, zoomed.end_us)
+            if zoomed.end_us - zoomed.start_us >= whole[1] - whole[0]:
+                self._zoom = None
+        self.repaint()
+
+    @property
+    def zoomed(self) -> bool:
+        return self._zoom is not None
+
+    def _whole(self) -> tuple[int, int]:
+        assert self.outline is not None
+        trace = self.outline.trace
+        start = trace.started_us or 0
+        end = trace.ended_us
+        if end is None:
+            end = self._clock.now_us()
+        return start, max(end, start + 1_000)
+
+    def _scale(self, width: int) -> TimeScale | None:
+        if self.outline is None or self.outline.trace.started_us is None:
+            return None
+        start, end = self._zoom or self._whole()
+        return TimeScale(start, end, width)
+
+    # -- drawing -----------------------------------------------------------------------------------------------
+
+    def _split(self, width: int) -> tuple[int, int]:
+        """Cells for the names and for the bars."""
+        name = max(24, min(width * 2 // 5, 48))
+        bars = width - name - DURATION_CELLS - 2
+        return (name, bars) if bars >= 12 else (max(8, width - DURATION_CELLS - 1), 0)
+
+    def draw_header(self, line: int, width: int, look: Look) -> list[Segment]:
+        name, bars = self._split(width)
+        title = " STEP" if self._zoom is None else " STEP  (zoomed, 0 fits)"
+        segments = [Segment(fit(title, name + 1), look["title"])]
+        scale = self._scale(bars) if bars else None
+        axis = [" "] * bars
+        if scale is not None:
+            zero = self.outline.trace.started_us or 0 if self.outline else 0
+            for cell, offset in ticks(scale, zero, apart=12 if bars >= 60 else 8):
+                label = (
+                    "0" if offset == 0 else duration(offset).replace(".00s", "s").replace("m00s", "m").replace(".0", "")
+                )
+                mark = f"╷{label}" if cell else label
+                if cell + len(mark) <= bars:
+                    axis[cell : cell + len(mark)] = mark
+        segments.append(Segment("".join(axis), look["faint"]))
+        segments.append(Segment(fit("DUR", DURATION_CELLS + 1, align="right"), look["title"]))
+        return segments
+
+    def draw(self, index: int, width: int, look: Look) -> list[Segment]:
+        assert self.outline is not None
+        row = self.outline.rows[index]
+        node = row.node
+        name, bars = self._split(width)
+        status = node.status
+        segments = self._label(row, status, name, look)
+        if bars:
+            scale = self._scale(bars)
+            if scale is None:
+                segments.append(Segment(" " * bars, look["text"]))
+            else:
+                segments.extend(self._bar(node, scale, status, look))
+        lasted = duration(node.duration_us(self._clock.now_us()))
+        if node.is_open and node.started_us is not None:
+            lasted += "…"
+        role = "dim" if status not in ("failed", "waiting", "running") else STATUS_ROLES[status]
+        segments.append(Segment(fit(lasted, DURATION_CELLS + 1, align="right"), look[role]))
+        return segments
+
+    def _label(self, row: OutlineRow, status: str, room: int, look: Look) -> list[Segment]:
+        node = row.node
+        fold = ("▸" if row.folded else "▾") if row.foldable else " "
+        indent = min(row.depth * 2, room // 2)
+        segments = [
+            Segment(f" {' ' * indent}{fold} ", look["faint"]),
+            Segment(glyph(status) + " ", look[STATUS_ROLES.get(status, "dim")]),
+        ]
+        room -= indent + 4
+        for text, role in self._words(row, status):
+            if room <= 0:
+                break
+            shown = text if cells(text) <= room else fit(text, room)
+            segments.append(Segment(shown, look.get(role, look["text"])))
+            room -= cells(shown)
+        segments.append(Segment(" " * (room + 1), look["text"]))
+        if node is self.outline_root:
+            segments[2] = Segment(segments[2].text, look["strong"])
+        return segments
+
+    def _words(self, row: OutlineRow, status: str) -> list[tuple[str, str]]:
+        node = row.node
+        words: list[tuple[str, str]] = []
+        if row.merged is not None:
+            words += [(f"{row.merged.title} ", "dim")]
+        elif node.member is not None and node.role == "span":
+            words.append((f"[{clean(node.member)}] ", "dim"))
+        words.append((node.name, "text" if node.role == "span" else "dim"))
+        if row.merged is not None or (node.role == "item" or node.member is not None):
+            subject = (row.merged or node).subject
+            if subject:
+                words.append((f" {subject}", "text"))
+        progress = node.progress
+        if progress is not None:
+            words.append((f" {progress[0]}/{progress[1]}", "accent" if progress[0] < progress[1] else "dim"))
+        if node.attempt_count > 1:
+            words.append((f" ↻{node.attempt_count}", "waiting"))
+        if row.folded:
+            words += _below(node, status)
+        return words
+
+    def _bar(self, node: SpanNode, scale: TimeScale, status: str, look: Look) -> list[Segment]:
+        pieces = draw(scale, _stretches(node, status, self._clock.now_us()))
+        return [_segment(piece, look) for piece in pieces]
+
+
+def _segment(piece: Piece, look: Look) -> Segment:
+    style = look.get(piece.style, look["text"])
+    return Segment(piece.text, reversed_style(style) if piece.reverse else style)
+
+
+def _below(node: SpanNode, status: str) -> list[tuple[str, str]]:
+    """What a folded node hides and a person should know."""
+    words: list[tuple[str, str]] = []
+    for inner in ("failed", "waiting", "running"):
+        number = node.below[inner]
+        if number and inner != status:
+            words.append((f" {glyph(inner)}{number}", STATUS_ROLES[inner]))
+    return words
+
+
+def _stretches(node: SpanNode, status: str, now_us: int) -> list[Stretch]:
+    """The working and waiting times of a row, in order."""
+    if node.role != "span" or (not node.attempts and node.started_us is not None):
+        if node.started_us is None:
+            return []
+        end = node.ended_us if node.ended_us is not None else now_us
+        role = BAR_ROLES["failed"] if status == "failed" else BAR_ROLES["group"]
+        return [Stretch("line", node.started_us, end, role)]
+
+    # A run that holds others is a thin line, so that the work itself stands out.
+    kind: Kind = "line" if node.children else "bar"
+    found = [
+        Stretch(
+            kind,
+            attempt.started_us,
+            attempt.ended_us if attempt.ended_us is not None else now_us,
+            BAR_ROLES.get("propagated" if status == "propagated" else attempt.status, "bar-group"),
+        )
+        for attempt in node.attempts[-MAX_STRETCHES:]
+        if attempt.started_us is not None
+    ]
+    waits = node.waits[-MAX_STRETCHES:]
+    for wait in waits:
+        end = wait.end_us if wait.end_us is not None else now_us
+        worked = max((one.end_us for one in found if one.start_us <= wait.start_us), default=wait.start_us)
+        if end > worked:
+            found.append(Stretch("wait", max(wait.start_us, min(worked, end)), end, "waiting"))
+    found.sort(key=lambda one: one.start_us)
+    return found

@@ -1,0 +1,252 @@
+"""Changes on their way into ``state.db``: merged by what they are about, written in one transaction.
+
+An execution that opens and finishes between two commits is one INSERT, and a batch that could not be written (the file
+was locked, the disk full) takes the newer changes in instead of growing with time. Merging keeps the order that
+matters: of two changes to one thing the later wins.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+__all__ = [
+    "TERMINAL",
+    "Ack",
+    "Batch",
+    "Change",
+    "InterruptClosed",
+    "InterruptOpened",
+    "Opened",
+    "StatusChanged",
+]
+
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+"""Statuses that end an execution."""
+
+INFO_COLUMNS = (
+    "flow_name",
+    "entrypoint",
+    "definition",
+    "run_id",
+    "root_run_id",
+    "parent_execution_id",
+    "task_id",
+    "tenant_id",
+    "user_id",
+)
+
+
+class Opened(NamedTuple):
+    """An execution began, or was loaded again. ``info`` is the caller's mapping; ``us`` when it was said."""
+
+    execution_id: str
+    writer: str
+    info: dict[str, Any]
+    us: int
+
+
+class StatusChanged(NamedTuple):
+    """An execution reached ``status``. A terminal one closes what it still had open."""
+
+    execution_id: str
+    writer: str
+    status: str
+    us: int
+
+
+class InterruptOpened(NamedTuple):
+    """An interrupt waits for an answer. ``record`` is JSON."""
+
+    execution_id: str
+    interrupt_id: str
+    type: str
+    record: str
+    expires_us: int | None
+    us: int
+
+
+class InterruptClosed(NamedTuple):
+    """An interrupt is answered, cancelled or expired. ``response`` is JSON."""
+
+    execution_id: str
+    interrupt_id: str
+    status: str
+    response: str
+    actor: str | None
+    us: int
+
+
+class Ack(NamedTuple):
+    """The owner's verdict on an inbox row."""
+
+    row_id: int
+    outcome: str
+    detail: str | None
+    us: int
+
+
+Change = Opened | StatusChanged | InterruptOpened | InterruptClosed | Ack
+
+
+class Batch:
+    """Changes merged by execution, interrupt and inbox row."""
+
+    __slots__ = ("acks", "answers", "interrupts", "opened", "statuses")
+
+    def __init__(self) -> None:
+        self.opened: dict[str, Opened] = {}
+        self.statuses: dict[str, StatusChanged] = {}
+        self.interrupts: dict[tuple[str, str], InterruptOpened] = {}
+        self.answers: dict[tuple[str, str], InterruptClosed] = {}
+        self.acks: dict[int, Ack] = {}
+
+    def __len__(self) -> int:
+        return len(self.opened) + len(self.statuses) + len(self.interrupts) + len(self.answers) + len(self.acks)
+
+    def add(self, change: Change) -> None:
+        """Merge one change; it is newer than all that were added before."""
+        if isinstance(change, StatusChanged):
+            self.statuses[change.execution_id] = change
+        elif isinstance(change, Opened):
+            self.opened[change.execution_id] = change
+            self.statuses.pop(change.execution_id, None)
+        elif isinstance(change, InterruptOpened):
+            key = change.execution_id, change.interrupt_id
+            self.interrupts[key] = change
+            self.answers.pop(key, None)
+        elif isinstance(change, InterruptClosed):
+            self.answers[change.execution_id, change.interrupt_id] = change
+        else:
+            self.acks[change.row_id] = change
+
+    def write(self, connection: sqlite3.Connection) -> int:
+        """Write everything in one transaction and return how many changes another owner fenced out.
+
+        Raises:
+            sqlite3.Error: nothing of the batch was written.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._write_opened(connection)
+            self._write_interrupts(connection)
+            fenced = self._write_statuses(connection)
+            self._write_acks(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+        return fenced
+
+    def _write_opened(self, connection: sqlite3.Connection) -> None:
+        if not self.opened:
+            return
+
+        rows = []
+        for opened in self.opened.values():
+            latest = self.statuses.get(opened.execution_id)
+            status, updated = (latest.status, latest.us) if latest else ("created", opened.us)
+            finished = updated if status in TERMINAL else None
+            started = opened.info.get("started_us") or opened.us
+            rows.append(
+                (
+                    *(opened.execution_id, opened.writer, status, started, updated, finished),
+                    *(_text(opened.info.get(name)) for name in INFO_COLUMNS),
+                )
+            )
+
+        connection.executemany(_UPSERT_EXECUTION, rows)
+
+    def _write_interrupts(self, connection: sqlite3.Connection) -> None:
+        if self.interrupts:
+            connection.executemany(
+                _UPSERT_INTERRUPT,
+                [
+                    (i.interrupt_id, i.execution_id, i.type, i.record, i.us, i.expires_us)
+                    for i in self.interrupts.values()
+                ],
+            )
+
+        if self.answers:
+            connection.executemany(
+                _CLOSE_INTERRUPT,
+                [(a.status, a.response, a.actor, a.us, a.interrupt_id, a.execution_id) for a in self.answers.values()],
+            )
+
+    def _write_statuses(self, connection: sqlite3.Connection) -> int:
+        updates = [s for s in self.statuses.values() if s.execution_id not in self.opened]
+        fenced = 0
+        if updates:
+            cursor = connection.executemany(
+                _UPDATE_STATUS,
+                [(s.status, s.us, s.us if s.status in TERMINAL else None, s.execution_id, s.writer) for s in updates],
+            )
+            fenced = len(updates) - cursor.rowcount
+
+        # In the commit that ends an execution, so that nobody can be asked for, or send, what nobody will
+        # take.
+        ended = [s for s in self.statuses.values() if s.status in TERMINAL]
+        if ended:
+            connection.executemany(_CANCEL_INTERRUPTS, [(s.us, s.execution_id, s.writer) for s in ended])
+            connection.executemany(
+                _REFUSE_INBOX,
+                [(f"the execution was already {s.status}", s.us, s.execution_id, s.writer) for s in ended],
+            )
+
+        return fenced
+
+    def _write_acks(self, connection: sqlite3.Connection) -> None:
+        if not self.acks:
+            return
+
+        connection.executemany(_ACK, [(a.outcome, a.detail, a.us, a.row_id) for a in self.acks.values()])
+        refused = [(a.row_id,) for a in self.acks.values() if a.outcome == "rejected"]
+        if refused:
+            connection.executemany(_RELEASE_ANSWER, refused)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+_UPSERT_EXECUTION = f"""
+    INSERT INTO executions (id, writer, status, started_us, updated_us, finished_us, {", ".join(INFO_COLUMNS)})
+    VALUES (?, ?, ?, ?, ?, ?, coalesce(?, ''){", ?" * (len(INFO_COLUMNS) - 1)})
+    ON CONFLICT (id) DO UPDATE SET writer = excluded.writer, status = excluded.status,
+        updated_us = excluded.updated_us, finished_us = excluded.finished_us, definition = excluded.definition,
+        entrypoint = coalesce(excluded.entrypoint, entrypoint)
+"""
+
+# An id that is declared again after it was closed is a new question, earlier answers do not count for it. One
+# that is still waiting was only loaded again: an answer that came meanwhile stays the first.
+_UPSERT_INTERRUPT = """
+    INSERT INTO interrupts (id, execution_id, status, type, record, opened_us, expires_us)
+    VALUES (?, ?, 'waiting', ?, ?, ?, ?)
+    ON CONFLICT (id, execution_id) DO UPDATE SET status = 'waiting', type = excluded.type, record = excluded.record,
+        opened_us = excluded.opened_us, expires_us = excluded.expires_us, closed_us = NULL, response = NULL,
+        actor = NULL, answer_row = CASE WHEN status = 'waiting' THEN answer_row END
+"""
+
+_CLOSE_INTERRUPT = """
+    UPDATE interrupts SET status = ?, response = ?, actor = ?, closed_us = ? WHERE id = ? AND execution_id = ?
+"""
+
+_UPDATE_STATUS = "UPDATE executions SET status = ?, updated_us = ?, finished_us = ? WHERE id = ? AND writer = ?"
+
+_OWNED = "(SELECT id FROM executions WHERE id = ? AND writer = ?)"
+
+_CANCEL_INTERRUPTS = f"""
+    UPDATE interrupts SET status = 'cancelled', closed_us = ? WHERE execution_id = {_OWNED} AND status = 'waiting'
+"""
+
+_REFUSE_INBOX = f"""
+    UPDATE inbox SET outcome = 'rejected', detail = ?, acked_us = ?
+    WHERE execution_id = {_OWNED} AND (outcome IS NULL OR outcome = 'early')
+"""
+
+_ACK = "UPDATE inbox SET outcome = ?, detail = ?, acked_us = ? WHERE id = ?"
+
+# A refused answer settled nothing, so the next one may.
+_RELEASE_ANSWER = "UPDATE interrupts SET answer_row = NULL WHERE answer_row = ? AND status = 'waiting'"

@@ -1,0 +1,242 @@
+"""What is open, and how it is answered, from any process: the CLI, the TUI, a web handler.
+
+Reading never waits for a writer. Writing adds one row to the inbox; only the process that owns the execution acts on
+it. Who is first is decided here, in one transaction: the answer that is accepted marks the interrupt, every later one
+is told ``conflict`` (or ``duplicate``, when it carries the same dedup key and value).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from flowdeck.durable._queries import Handle, Query, executions, find_interrupt, inbox, interrupts
+from flowdeck.durable._requests import Request, strict_json
+from flowdeck.durable._rows import AmbiguousInterrupt, AnswerResult, ExecutionRow, InboxEntry, InterruptRow
+from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
+from flowdeck.events.ids import new_id
+from flowdeck.layout import Layout, is_writer_alive
+
+__all__ = ["KINDS", "AmbiguousInterrupt", "AnswerResult", "ControlClient", "ExecutionRow", "InboxEntry", "InterruptRow"]
+
+KINDS: Final = frozenset({"resume", "emit", "intervene", "cancel", "start", "timer"})
+"""What an inbox row can ask for."""
+
+POLL_SECONDS: Final = 0.01
+"""Pause between two looks while :meth:`ControlClient.wait_outcome` waits; a look takes some microseconds."""
+
+T = TypeVar("T")
+
+
+class ControlClient:
+    """Reads and answers over a store's ``state.db``. Thread-safe; a forked child opens its own connections.
+
+    A store in which no execution registered yet is empty, not an error; the file is picked up when it appears.
+
+    Args:
+        store_path: The store folder, or the path of a ``state.db``.
+        busy_timeout: Seconds a write waits for other writers.
+
+    Raises:
+        StoreError: There is no usable store at the path; the message names the mend. Every method raises it too when
+            the file is damaged, locked for too long, or not permitted.
+    """
+
+    def __init__(self, store_path: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> None:
+        self.path: Path = state_db_path(store_path)
+        self.layout = Layout(self.path.parent)
+        self._busy_timeout = busy_timeout
+        self._reader = Handle(self.path, lambda: connect_readonly(self.path, busy_timeout))
+        self._writer = Handle(self.path, self._open_writer)
+        if self.path == Path(store_path).expanduser().absolute():
+            connect_readonly(self.path, busy_timeout).close()
+        else:
+            Layout.open(store_path)
+            self.version()
+
+    def close(self) -> None:
+        """Close the connections. A later call opens them again."""
+        self._reader.close()
+        self._writer.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def list_executions(
+        self,
+        *,
+        status: str | Iterable[str] | None = None,
+        flow_name: str | None = None,
+        task_id: str | None = None,
+        open_only: bool = False,
+        before_us: int | None = None,
+        limit: int = 100,
+    ) -> list[ExecutionRow]:
+        """Return executions, the latest started first. ``before_us``: only those that started earlier (for paging)."""
+        wanted = [status] if isinstance(status, str) else list(status or ())
+        query = executions()
+        query.where(f"e.status IN ({','.join('?' * len(wanted))})", *wanted, given=bool(wanted))
+        query.where("e.flow_name = ?", flow_name, given=flow_name is not None)
+        query.where("e.task_id = ?", task_id, given=task_id is not None)
+        query.where("e.finished_us IS NULL", given=open_only)
+        query.where("e.started_us < ?", before_us, given=before_us is not None)
+        return self._rows(query, "e.started_us DESC", limit)
+
+    def get_execution(self, execution_id: str) -> ExecutionRow | None:
+        """Return one execution by its whole id."""
+        query = executions()
+        query.where("e.id = ?", execution_id)
+        return next(iter(self._rows(query, "e.id", 1)), None)
+
+    def list_interrupts(
+        self,
+        *,
+        open_only: bool = True,
+        execution_id: str | None = None,
+        before_us: int | None = None,
+        limit: int = 1_000,
+    ) -> list[InterruptRow]:
+        """Return interrupts, the longest open first; with ``open_only=False`` the closed ones too, latest first."""
+        query = interrupts()
+        query.where("i.status = 'waiting'", given=open_only)
+        query.where("i.execution_id = ?", execution_id, given=execution_id is not None)
+        query.where("i.opened_us < ?", before_us, given=before_us is not None)
+        return self._rows(query, "i.opened_us" if open_only else "i.opened_us DESC", limit)
+
+    def get_interrupt(self, interrupt_id: str) -> InterruptRow | None:
+        """Return the interrupt of this id, or the only one whose id begins, or else ends, with it.
+
+        Open interrupts go before closed ones. ``execution/interrupt`` names one where an id is used twice.
+
+        Raises:
+            AmbiguousInterrupt: Several fit.
+        """
+        return self._look(lambda connection: find_interrupt(connection, interrupt_id), None)
+
+    def list_inbox(
+        self, *, execution_id: str | None = None, pending_only: bool = False, limit: int = 1_000
+    ) -> list[InboxEntry]:
+        """Return inbox rows with their outcomes, the latest first."""
+        query = inbox()
+        query.where("execution_id = ?", execution_id, given=execution_id is not None)
+        query.where("(outcome IS NULL OR outcome = 'early')", given=pending_only)
+        return self._rows(query, "id DESC", limit)
+
+    def owner_alive(self, writer: str) -> bool:
+        """Tell whether the process that owns an execution still holds its writer lock."""
+        return is_writer_alive(self.layout, writer)
+
+    def version(self) -> int:
+        """Return a number that changes whenever another connection wrote to ``state.db``; a look of microseconds."""
+        return self._look(lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0]), 0)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def answer(self, interrupt_id: str, value: Any, actor: str | None, dedup_key: str | None = None) -> AnswerResult:
+        """Answer an interrupt; the first accepted answer wins.
+
+        The value is checked against the interrupt's JSON Schema first. ``outcome`` is ``None`` when the answer is
+        accepted, and the owner applies it within 250 ms if it lives (:meth:`wait_outcome`), else when the execution is
+        taken up again. A refusal leaves the interrupt open for another answer.
+
+        Args:
+            interrupt_id: As for :meth:`get_interrupt`.
+            value: JSON data.
+            actor: Who answers; kept with the answer.
+            dedup_key: A repetition with the same key and value is ``duplicate`` instead of ``conflict``.
+
+        Raises:
+            AmbiguousInterrupt: Several fit.
+            StoreError: The answer could not be written.
+        """
+        interrupt = self.get_interrupt(interrupt_id)
+        if interrupt is None:
+            return AnswerResult(None, "unknown", f"no interrupt {interrupt_id!r} in {self.path.parent}")
+
+        return self.put_inbox("resume", interrupt.execution_id, interrupt.id, value, actor, dedup_key)
+
+    def put_inbox(
+        self,
+        kind: str,
+        execution_id: str,
+        target: str | None,
+        payload: Any,
+        actor: str | None,
+        dedup_key: str | None = None,
+    ) -> AnswerResult:
+        """Ask something of an execution: resume, emit, intervene, cancel, start or timer.
+
+        A ``resume`` whose interrupt does not exist yet is accepted and kept. Every other kind but ``start`` needs an
+        execution that is registered and not finished.
+
+        Raises:
+            ValueError: ``kind`` is none of these, or ``resume`` without a target.
+            StoreError: The row could not be written.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"inbox kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
+        if kind == "resume" and not target:
+            raise ValueError("an inbox row of kind 'resume' needs the interrupt id as its target")
+
+        try:
+            text = strict_json(payload)
+        except (TypeError, ValueError, RecursionError) as error:
+            return AnswerResult(None, "rejected", f"the value is not JSON: {error}")
+
+        if kind == "start":
+            prepare(self.path, self._busy_timeout)
+
+        request = Request(kind, execution_id, target, text, actor, dedup_key or new_id())
+        with self._writer.use() as connection:
+            if connection is None:
+                return AnswerResult(None, "unknown", f"no execution {execution_id!r} in {self.path.parent}")
+
+            return request.submit(connection)
+
+    def wait_outcome(self, row_id: int, timeout: float) -> AnswerResult:
+        """Wait at most ``timeout`` seconds until the owner has acted on an inbox row.
+
+        Returns the outcome, ``None`` in it when nobody took the row in time (it stays in the inbox).
+        """
+        deadline = time.monotonic() + timeout
+        seen = -1
+        while True:
+            version = self.version()
+            if version != seen:
+                seen = version
+                found = self._look(lambda connection: connection.execute(_OUTCOME, (row_id,)).fetchone(), None)
+                if found is None:
+                    return AnswerResult(None, "unknown", f"no inbox row {row_id}")
+                if found[0] is not None:
+                    return AnswerResult(row_id, found[0], found[1])
+
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return AnswerResult(row_id, None, "the owner of the execution has not taken it yet")
+
+            time.sleep(min(POLL_SECONDS, left))
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def _open_writer(self) -> sqlite3.Connection:
+        prepare(self.path, self._busy_timeout)
+        return connect(self.path, self._busy_timeout)
+
+    def _look(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+        with self._reader.use() as connection:
+            return nothing if connection is None else question(connection)
+
+    def _rows(self, query: Query, order: str, limit: int) -> list[Any]:
+        return self._look(lambda connection: query.rows(connection, order, limit), [])
+
+
+_OUTCOME: Final = "SELECT outcome, detail FROM inbox WHERE id = ?"

@@ -1,0 +1,414 @@
+"""The control plane over ``state.db``: what an observed run registers, and how answers reach it.
+
+Order of calls for one execution::
+
+    opened          a row in `executions`; from its commit on, the watcher hands inbox rows to the execution
+    status ...      running, waiting
+    interrupt_opened / interrupt_closed ...
+    deliver -> ack  the watcher calls the execution; the execution says what became of the row
+    finished        terminal status; interrupts and inbox rows still open are closed in the same commit
+
+A caller only appends to a deque. One thread merges what has gathered and commits it in one transaction; a commit
+costs the same for one change as for hundreds. A failing file never reaches a caller: changes are merged and tried
+again with growing pauses, losses are counted, and the problem is reported once per outage.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from flowdeck.durable._batch import (
+    TERMINAL,
+    Ack,
+    Batch,
+    Change,
+    InterruptClosed,
+    InterruptOpened,
+    Opened,
+    StatusChanged,
+)
+from flowdeck.durable._values import encode, expiry_us
+from flowdeck.durable._watcher import Watcher
+from flowdeck.durable.statedb import (
+    StoreBusy,
+    connect,
+    explain,
+    file_id,
+    is_busy,
+    prepare,
+    state_db_path,
+)
+from flowdeck.execution.control import Controlled
+from flowdeck.layout import StoreError
+
+__all__ = ["StateControl", "open_control"]
+
+QUEUE_LIMIT: Final = 65_536
+"""Changes that may wait for a commit, in the queue and, merged, in the batch that is being tried."""
+
+GROUP_SECONDS: Final = 0.005
+"""How long the writer lets changes gather before it commits them."""
+
+BUSY_SECONDS: Final = 0.25
+"""How long one attempt waits for another process's lock. The writer thread waits, nobody else."""
+
+RETRY_SECONDS: Final = (0.01, 2.0)
+"""First and longest pause between attempts."""
+
+_log = logging.getLogger("flowdeck.durable")
+
+ProblemCallback = Callable[[str, str], None]
+"""``on_problem(kind, message)``; kinds: busy, unwritable, full_queue, dropped, closed, fenced, watch, delivery."""
+
+
+def open_control(
+    store_path: str | os.PathLike[str],
+    writer: str | Callable[[], str],
+    *,
+    on_problem: ProblemCallback | None = None,
+) -> StateControl:
+    """Open, and if need be create, the control plane of a store.
+
+    Args:
+        store_path: the store folder, which must exist, or the path of a ``state.db``.
+        writer: the id under whose lock this process lives, or a callable that returns it. Give a callable when the
+            process may fork: it is asked again in the child.
+        on_problem: called with a kind and a message, once per outage, from a background thread or from the caller of
+            a method; the default logs a warning to ``flowdeck.durable``.
+
+    Raises:
+        StoreError: the file cannot be used (missing folder, foreign, too new, no permission). A file that is only
+            locked is no error: what is registered is written when it is free.
+    """
+    path = state_db_path(store_path)
+    try:
+        prepare(path, BUSY_SECONDS)
+    except StoreBusy:
+        pass
+
+    return StateControl(path, writer, on_problem=on_problem)
+
+
+class StateControl:
+    """A :class:`~flowdeck.execution.control.ControlPlane` that keeps ``state.db`` and watches its inbox.
+
+    Thread-safe. Threads start with the first change and the watcher only lives while an execution is open. A forked
+    child starts empty: the executions, the queue and the threads belong to the parent.
+    """
+
+    def __init__(
+        self, path: Path, writer: str | Callable[[], str], *, on_problem: ProblemCallback | None = None
+    ) -> None:
+        self.path = path
+        self._writer: Callable[[], str] = writer if callable(writer) else lambda: writer
+        self._on_problem = on_problem or _log_problem
+        self._closed = False
+        self._reset()
+        _instances.add(self)
+
+    def _reset(self) -> None:
+        """Take the state of a control that nobody used yet. Also what a forked child begins with."""
+        self._queue: deque[Change | threading.Event] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._parked = False
+        self._thread: threading.Thread | None = None
+        self._merged = 0
+        self._reported: set[str] = set()
+        self._watcher = Watcher(self.path, self._writer, self.ack, self._problem)
+        self._counts = dict.fromkeys(
+            ("accepted", "written", "commits", "retries", "dropped", "fenced", "unencodable"), 0
+        )
+
+    # -- the protocol: called by executions, on any thread ---------------------------------------------------
+
+    def opened(self, execution: Controlled, info: Mapping[str, Any]) -> None:
+        """Register an execution. ``info``: flow_name, entrypoint, run_id, root_run_id, parent_execution_id,
+        definition, task_id, tenant_id, user_id, started_us; what is missing is stored as null."""
+        try:
+            execution_id = execution.id
+            self._watcher.executions[execution_id] = execution
+            self._put(Opened(execution_id, self._writer(), dict(info), _now_us()))
+        except Exception as error:
+            self._lost(error)
+
+    def status(self, execution_id: str, status: str) -> None:
+        """Say what an execution does now; a terminal status means :meth:`finished`."""
+        if status in TERMINAL:
+            self.finished(execution_id, status)
+            return
+
+        try:
+            self._put(StatusChanged(execution_id, self._writer(), status, _now_us()))
+        except Exception as error:
+            self._lost(error)
+
+    def interrupt_opened(self, execution_id: str, interrupt: Mapping[str, Any]) -> None:
+        """Publish an interrupt record (keys ``id``, ``type``, ``payload``, ``schema``, ``assignees``, ``expires_at``
+        in seconds or ``expires_us``, and whatever else it carries)."""
+        try:
+            # Encoded here and now: the record lives on and changes in the execution.
+            record, clean = encode(interrupt)
+            self._counts["unencodable"] += not clean
+            self._put(
+                InterruptOpened(
+                    execution_id,
+                    str(interrupt["id"]),
+                    str(interrupt.get("type") or "pause"),
+                    record,
+                    expiry_us(interrupt),
+                    _now_us(),
+                )
+            )
+        except Exception as error:
+            self._lost(error)
+
+    def interrupt_closed(
+        self, execution_id: str, interrupt_id: str, status: str, response: Any, actor: str | None
+    ) -> None:
+        """Say how an interrupt ended: ``resumed``, ``cancelled`` or ``expired``."""
+        try:
+            text, clean = encode(response)
+            self._counts["unencodable"] += not clean
+            self._put(InterruptClosed(execution_id, interrupt_id, status, text, actor, _now_us()))
+        except Exception as error:
+            self._lost(error)
+
+    def ack(self, row_id: int, outcome: str, detail: str | None) -> None:
+        """Say what became of a delivered inbox row: applied, duplicate, conflict, expired, early or rejected."""
+        try:
+            self._put(Ack(row_id, outcome, detail, _now_us()))
+        except Exception as error:
+            self._lost(error)
+
+    def finished(self, execution_id: str, status: str) -> None:
+        """Register the terminal status and stop watching the execution."""
+        try:
+            self._watcher.executions.pop(execution_id, None)
+            self._put(StatusChanged(execution_id, self._writer(), status, _now_us()))
+        except Exception as error:
+            self._lost(error)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds until all that was said before is committed; tell whether it is."""
+        if self._thread is None:
+            return not self._queue
+
+        written = threading.Event()
+        self._queue.append(written)
+        self._hurry.set()
+        self._wake.set()
+        return written.wait(timeout)
+
+    def close(self, timeout: float) -> None:
+        """Write what is left, stop both threads and ignore later calls. Takes at most ``timeout`` seconds.
+
+        Executions that are still open keep their rows; with the writer's lock gone they show as lost or resumable.
+        """
+        deadline = time.monotonic() + timeout
+        self.flush(timeout)
+        self._closed = True
+        self._hurry.set()
+        self._wake.set()
+        self._watcher.stop(max(0.0, deadline - time.monotonic()))
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def statistics(self) -> dict[str, int | float | str]:
+        """Return counters since the start (or the fork): accepted, written, commits, retries, dropped, fenced,
+        unencodable, delivered, delivery_failures, looks; and now: queued, merged, watched, state."""
+        state = "closed" if self._closed else "failing" if self._reported & {"busy", "unwritable"} else "ok"
+        return {
+            **self._counts,
+            **self._watcher.statistics(),
+            "queued": len(self._queue),
+            "merged": self._merged,
+            "state": state,
+        }
+
+    # -- between caller and writer ---------------------------------------------------------------------------
+
+    def _put(self, change: Change) -> None:
+        if self._closed:
+            self._counts["dropped"] += 1
+            self._problem("closed", "the control plane was closed; what executions still report is not registered")
+            return
+
+        if len(self._queue) + self._merged >= QUEUE_LIMIT:
+            self._counts["dropped"] += 1
+            self._problem("full_queue", f"{QUEUE_LIMIT} changes wait for {self.path}; newer ones are not registered")
+            return
+
+        self._queue.append(change)
+        self._counts["accepted"] += 1
+        if self._parked:
+            self._parked = False
+            self._wake.set()
+        elif self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="flowdeck-control", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _lost(self, error: Exception) -> None:
+        self._counts["dropped"] += 1
+        self._problem("dropped", f"a change could not be registered in {self.path}: {type(error).__name__}: {error}")
+
+    def _problem(self, kind: str, message: str) -> None:
+        if kind in self._reported:
+            return
+
+        self._reported.add(kind)
+        try:
+            self._on_problem(kind, message)
+        except Exception:
+            _log.exception("on_problem failed for %s: %s", kind, message)
+
+    # -- the writer thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        # The connection is a local of this frame on purpose: after a fork the frame does not exist in the
+        # child, so nothing there can use the parent's connection or close it, which would break the parent's
+        # locks.
+        connection: sqlite3.Connection | None = None
+        opened: tuple[int, int] | None = None
+        batch = Batch()
+        waiting: list[threading.Event] = []
+        pause = RETRY_SECONDS[0]
+        try:
+            while self._gather(batch, waiting):
+                try:
+                    if len(batch):
+                        # A file that was deleted can be written to without an error, and nobody would see it.
+                        if connection is not None and file_id(self.path) != opened:
+                            connection.close()
+                            connection = None
+
+                        if connection is None:
+                            prepare(self.path, BUSY_SECONDS)
+                            connection = connect(self.path, BUSY_SECONDS)
+                            opened = file_id(self.path)
+
+                        self._counts["fenced"] += self._fenced(batch.write(connection))
+                except (sqlite3.Error, StoreError) as error:
+                    busy = is_busy(error) or isinstance(error, StoreBusy)
+                    if connection is not None and not busy:
+                        connection.close()
+                        connection = None
+
+                    self._failed(error, busy)
+                    if self._closed:
+                        self._counts["dropped"] += len(batch)
+                        return
+
+                    self._merged = len(batch)
+                    self._hurry.wait(pause)
+                    pause = min(pause * 2, RETRY_SECONDS[1])
+                    continue
+
+                pause = RETRY_SECONDS[0]
+                self._committed(batch, waiting)
+                batch, waiting = Batch(), []
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _gather(self, batch: Batch, waiting: list[threading.Event]) -> bool:
+        """Move what has been said into the batch, waiting for it if there is nothing; False when it is time to end."""
+        queue = self._queue
+        if not queue and not len(batch) and not waiting:
+            self._parked = True
+            # A caller that appended before it saw the flag does not wake us, so look once more.
+            if not queue and not self._closed:
+                self._wake.wait()
+
+            self._parked = False
+            self._wake.clear()
+            if not self._hurry.is_set():
+                self._hurry.wait(GROUP_SECONDS)
+
+        self._hurry.clear()
+        # Bounded by what is there now: callers may append as fast as this loop takes.
+        for _ in range(len(queue)):
+            item = queue.popleft()
+            if isinstance(item, threading.Event):
+                waiting.append(item)
+            else:
+                batch.add(item)
+
+        return bool(len(batch) or waiting or not self._closed)
+
+    def _committed(self, batch: Batch, waiting: list[threading.Event]) -> None:
+        self._merged = 0
+        if len(batch):
+            self._counts["written"] += len(batch)
+            self._counts["commits"] += 1
+            self._reported -= {"busy", "unwritable", "full_queue"}
+            still_open = [
+                execution_id
+                for execution_id in batch.opened
+                if execution_id not in batch.statuses or batch.statuses[execution_id].status not in TERMINAL
+            ]
+            if still_open and not self._closed:
+                self._watcher.watch(still_open)
+
+        for event in waiting:
+            event.set()
+
+    def _failed(self, error: sqlite3.Error | StoreError, busy: bool) -> None:
+        self._counts["retries"] += 1
+        told = explain(error, self.path) if isinstance(error, sqlite3.Error) else error
+        self._problem(
+            "busy" if busy else "unwritable",
+            f"{told}. Runs go on; what they register is kept and tried again",
+        )
+
+    def _fenced(self, count: int) -> int:
+        if count:
+            self._problem(
+                "fenced",
+                f"another process took over {count} execution(s) of this one; its record of them is kept",
+            )
+        return count
+
+
+_instances: weakref.WeakSet[StateControl] = weakref.WeakSet()
+
+
+def _log_problem(kind: str, message: str) -> None:
+    _log.warning("state.db: %s: %s", kind, message)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _reset_after_fork() -> None:
+    for control in list(_instances):
+        control._reset()
+
+
+def _close_at_exit() -> None:
+    # The last "finished" of a short program is still in the queue when its main function returns.
+    for control in list(_instances):
+        control.close(1.0)
+
+
+os.register_at_fork(after_in_child=_reset_after_fork)
+atexit.register(_close_at_exit)

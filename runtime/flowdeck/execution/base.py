@@ -1,0 +1,239 @@
+"""What every part of an execution shares: its identity, its core and driver, and how it emits events."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flowdeck.events.lineage import RunContext
+from flowdeck.execution.core import Core
+from flowdeck.execution.driver import Driver
+from flowdeck.execution.observation import SOURCE, flow_events
+from flowdeck.execution.ports import PortCall
+from flowdeck.execution.services import Services
+from flowdeck.execution.state import PARKED
+from flowdeck.execution.stream import RuntimeStream
+from flowdeck.execution.sync import run_sync
+
+if TYPE_CHECKING:
+    from flowdeck.definition.plan import Plan
+    from flowdeck.events.center import EventType
+    from flowdeck.events.record import Fragment
+    from flowdeck.execution.flow_data import FlowData
+    from flowdeck.execution.sub_flow import SubFlowFrame, SubFlowLink
+
+__all__ = ["ExecutionBase"]
+
+T = TypeVar("T")
+
+
+class ExecutionBase:
+    """State and helpers under the public execution. See :class:`TriggerFlowExecution`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        services: Services,
+        run: RunContext,
+        execution_id: str,
+        *,
+        concurrency: int = 0,
+        resources: dict[str, Any] | None = None,
+        auto_close: bool = True,
+        auto_close_timeout: float | None = 10.0,
+        handle_exposed: bool = True,
+        flow_data: FlowData,
+        depth: int = 0,
+    ) -> None:
+        self._plan = plan
+        self._services = services
+        self._events = flow_events(services.center)
+        self._core = Core(plan, execution_id, concurrency)
+        self._driver = Driver(self, self._core, services, self._events, run)  # type: ignore[arg-type]
+        self._resources = dict(resources or {})
+        self._stream = RuntimeStream()
+        self._thread = threading.get_ident()
+        self._epoch = 1
+        self._handle_exposed = handle_exposed
+        self.run_context = run
+        self.auto_close = auto_close
+        self.auto_close_timeout = auto_close_timeout
+        self._lifecycle = "open"
+        self._close_reason: str | None = None
+        self._created_us = services.clock.time_us()
+        self._started_us: int | None = None
+        self._closed_us: int | None = None
+        self._cancelled = False
+        self._waiting_announced = False
+        self._last_signal: dict[str, Any] | None = None
+        self._observed = False
+        self._restored = False
+        self._flow_data = flow_data
+        self._depth = depth
+        """How many sub flows it stands in."""
+        self._link: SubFlowLink | None = None
+        self._frames: dict[int, SubFlowFrame] = {}
+        """Sub flows that run or wait, by the number of their operator's activation."""
+        self._last_active_us = self._created_us
+
+    # -- identity and status -------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The execution's id; constant over save, load and recovery."""
+        return self._core.execution_id
+
+    def get_status(self) -> str:
+        """``created``, ``running``, ``waiting``, ``completed``, ``failed`` or ``cancelled``.
+
+        Waiting is derived, never stored: nothing is active and an interrupt is open.
+        """
+        if self._core.error is not None:
+            return "failed"
+
+        if self._cancelled:
+            return "cancelled"
+
+        if self._lifecycle == "closed":
+            return "completed"
+
+        if not self._core.started:
+            return "created"
+
+        return "waiting" if self.is_waiting() else "running"
+
+    def is_waiting(self) -> bool:
+        """Whether nothing is active and at least one interrupt waits for an answer."""
+        core = self._core
+        return bool(core.interrupts) and bool(core.open_interrupts) and self.is_idle()
+
+    def is_idle(self) -> bool:
+        """Whether no handler runs and none is about to."""
+        return not self._driver.live and all(task.status == PARKED for task in self._core.tasks.values())
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def _emit_event(
+        self,
+        event: EventType,
+        payload: Any,
+        *,
+        run: RunContext | None = None,
+        static: Fragment | None = None,
+        scope: str | None = None,
+        cause: int = 0,
+        seq: int | None = None,
+        duration_us: int | None = None,
+        message: str | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Emit a lifecycle event. ``seq`` advances whether or not anyone listens, so observers change nothing."""
+        core = self._core
+        if seq is None:
+            core.seq += 1
+            seq = core.seq
+
+        if event.sinks:
+            event.emit(
+                payload,
+                static,
+                run or self.run_context,
+                self._epoch,
+                seq,
+                0,
+                scope,
+                cause,
+                0,
+                duration_us,
+                message,
+                error,
+                {"execution_id": self.id},
+                SOURCE,
+            )
+
+    def _emit_debug(self, event: EventType, payload: Any, run: RunContext | None = None) -> None:
+        core = self._core
+        core.sub += 1
+        event.emit(
+            payload, None, run or self.run_context, self._epoch, core.seq, core.sub, None, core.seq, 0, None, None,
+            None, {"execution_id": self.id}, SOURCE,
+        )  # fmt: skip
+
+    def _signalled(self, name: str, value: Any, source: str, kind: str, run: RunContext | None = None) -> None:
+        """Remember the last signal and tell whoever wants every one of them."""
+        self._last_signal = {
+            "id": f"s{self._core.signals + 1}",
+            "trigger_event": name,
+            "trigger_type": kind,
+            "value": value,
+            "source": source,
+        }
+        if self._events.signal.sinks:
+            payload = {
+                "SIGNAL_ID": self._last_signal["id"],
+                "TYPE": kind,
+                "EVENT": name,
+                "VALUE": value,
+                "SOURCE": source,
+                "META": {},
+            }
+            self._emit_debug(self._events.signal, payload, run)
+
+    def _state_changed(self, key: str, value: Any, run: RunContext | None = None) -> None:
+        if self._events.state_changed.sinks:
+            payload = {"key": key, "version": self._core.version, "value": value}
+            self._emit_debug(self._events.state_changed, payload, run)
+
+    def _port_called(self, call: PortCall, run: RunContext) -> None:
+        if self._events.port_called.sinks:
+            payload = {"scope": call.scope, "port": call.port, "name": call.name, "ordinal": call.ordinal}
+            self._emit_debug(self._events.port_called, payload, run)
+
+    def _bind(self) -> None:
+        """Attach to the running loop; after a load, let what was running go on."""
+        bound = self._driver.loop is not None
+        self._driver.bind()
+        if self._restored:
+            self._restored = False
+            self._thread = threading.get_ident()
+            self._take_over()
+        elif not bound and self._core.interrupts:
+            self._arm_all()
+
+    def _take_over(self) -> None:
+        raise NotImplementedError
+
+    def _arm_all(self) -> None:
+        raise NotImplementedError
+
+    # -- control plane -------------------------------------------------------------------------------------------
+
+    def _tell_control(self, status: str) -> None:
+        if self._services.control is not None and self._observed:
+            self._services.control.status(self.id, status)
+
+    # -- threads -------------------------------------------------------------------------------------------------
+
+    def _sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run an async method for a synchronous caller.
+
+        Without a loop it starts one; in another thread than the execution's loop it waits for that loop. On the
+        loop's own thread waiting would block the loop itself, so that is refused.
+        """
+        loop = self._driver.loop
+        if loop is not None and loop.is_running():
+            if threading.get_ident() == self._thread:
+                coroutine.close()
+                raise RuntimeError(
+                    "a synchronous call cannot wait on the event loop it runs on; await the async_ method instead"
+                )
+
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+        return run_sync(coroutine)
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"execution {self.id}: {text}", RuntimeWarning, stacklevel=3)

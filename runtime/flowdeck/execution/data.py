@@ -1,0 +1,431 @@
+"""What a handler is given: its input, the state, and every effect it can have.
+
+One object a step, with slots and ordinary methods; nothing is built until it is asked for. Each effect is an input to
+the core the moment it is called, tagged ``(task, kind, key, nth)``, so that a re-run after a crash finds what was
+committed instead of doing it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from flowdeck.errors import MissingResource
+from flowdeck.events.lineage import RunContext
+from flowdeck.execution.core import CommittedFailure
+from flowdeck.execution.ports import PortCall
+from flowdeck.execution.scopes import FlowStateView, StateScope, StateView
+from flowdeck.execution.values import copy_value
+
+if TYPE_CHECKING:
+    from flowdeck.definition.plan import PlanOp
+    from flowdeck.execution.driver import Driver
+    from flowdeck.execution.execution import TriggerFlowExecution
+    from flowdeck.execution.state import Task
+
+__all__ = ["FlowStateView", "PauseSignal", "Resume", "StateView", "TriggerFlowRuntimeData"]
+
+
+class PauseSignal(dict[str, Any]):
+    """What ``pause_for`` returns: the interrupt record. The chunk must return it."""
+
+    __slots__ = ("interrupt_id",)
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        super().__init__(record)
+        self.interrupt_id: str = record["id"]
+
+    @property
+    def interrupt(self) -> dict[str, Any]:
+        return self
+
+
+class Resume:
+    """The answer a handler runs with; every field is ``None`` when it was not resumed."""
+
+    __slots__ = ("interrupt", "interrupt_id", "origin_signal", "value")
+
+    def __init__(self, interrupt: dict[str, Any] | None) -> None:
+        self.interrupt = interrupt
+        self.interrupt_id = interrupt["id"] if interrupt else None
+        self.value = interrupt["resume_value"] if interrupt else None
+        self.origin_signal = interrupt["source_signal"] if interrupt else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("interrupt_id", "value", "interrupt", "origin_signal")}
+
+
+class TriggerFlowRuntimeData(StateScope):
+    """The data object passed to every handler. Source: the compatible API's runtime data."""
+
+    __slots__ = ("_driver", "_nth", "_op", "_pending", "_random", "_task", "run", "value")
+
+    def __init__(self, driver: Driver, task: Task, op: PlanOp, run: RunContext) -> None:
+        self._driver = driver
+        self._task = task
+        self._op = op
+        self.run = run
+        """The lineage of this attempt."""
+        self.value = task.value
+        self._nth: dict[str, int] | None = None
+        self._pending: list[int] | None = None
+        self._random: random.Random | None = None
+
+    # -- what triggered it ---------------------------------------------------------------------------------------
+
+    @property
+    def input(self) -> Any:
+        """The value that reached the chunk."""
+        return self.value
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        self.value = value
+
+    inputs = input
+
+    @property
+    def trigger_event(self) -> str:
+        return self._task.event
+
+    event = trigger_event
+
+    @property
+    def trigger_type(self) -> str:
+        return self._task.type
+
+    type = trigger_type
+
+    @property
+    def signal_id(self) -> str:
+        return f"s{self._task.sig}"
+
+    @property
+    def signal_source(self) -> str:
+        return self._task.source
+
+    @property
+    def signal_meta(self) -> dict[str, Any]:
+        """A copy of the signal's metadata; carries ``resume`` when the chunk was resumed."""
+        resume = self.resume
+        return {"interrupt_id": resume.interrupt_id, "resume": resume.to_dict()} if self.is_resume else {}
+
+    @property
+    def signal_info(self) -> dict[str, Any]:
+        return {
+            "event": self.trigger_event,
+            "type": self.trigger_type,
+            "source": self.signal_source,
+            "meta": self.signal_meta,
+            "value": self._task.value,
+        }
+
+    @property
+    def execution(self) -> TriggerFlowExecution:
+        return self._driver.execution
+
+    @property
+    def execution_id(self) -> str:
+        return self._driver.core.execution_id
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return MappingProxyType(self._driver.services.settings)
+
+    @property
+    def chunk_run_context(self) -> RunContext:
+        return self.run
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, from 1."""
+        return self._task.attempt
+
+    @property
+    def scope(self) -> str:
+        """The place of this chunk in the run: ``for_each[3]/classify``; the same over attempts."""
+        return self._driver.core.scope(self._task)
+
+    @property
+    def idempotency_key(self) -> str:
+        """Constant over attempts and recoveries of this activation; hand it to whatever must not happen twice."""
+        return f"{self.execution_id}:t{self._task.num}"
+
+    # -- resume --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_resume(self) -> bool:
+        """Whether the chunk runs because an interrupt was answered."""
+        return self._task.resume is not None
+
+    @property
+    def resume(self) -> Resume:
+        """The answer it runs with."""
+        interrupt = self._driver.core.interrupts.get(self._task.resume or "")
+        return Resume(interrupt.record() if interrupt is not None else None)
+
+    # -- emit ----------------------------------------------------------------------------------------------------
+
+    async def async_emit(self, event: str, value: Any = None) -> None:
+        """Emit a signal and wait until every handler in its subtree has finished or paused.
+
+        Raises:
+            EmitDepthExceeded: awaited emits are nested more than 1,000 deep.
+        """
+        group = self._emit(event, value, awaited=True)
+        if group:
+            await self._driver.settle(group)
+
+    def emit_nowait(self, event: str, value: Any = None) -> None:
+        """Emit a signal and go on; the execution stays active until its handlers have ended."""
+        if self._elsewhere():
+            self._call_soon(self._emit_and_drain, event, value)
+        else:
+            self._emit_and_drain(event, value)
+
+    async def async_emit_nowait(self, event: str, value: Any = None) -> None:
+        """The same as :meth:`emit_nowait`."""
+        self.emit_nowait(event, value)
+
+    def emit(self, event: str, value: Any = None) -> None:
+        """Emit a signal from a synchronous handler.
+
+        In a worker thread it waits like :meth:`async_emit`. On the event loop it cannot block; there the chunk itself
+        does not complete before the signal's handlers have.
+        """
+        if self._elsewhere():
+            self._run_on_loop(self.async_emit(event, value))
+            return
+
+        self._later(self._emit(event, value, awaited=True))
+
+    def _emit(self, event: str, value: Any, awaited: bool, kind: str = "event") -> int:
+        if not isinstance(event, str) or not event:
+            raise TypeError(f"emit() takes the name of an event, got {event!r}")
+
+        driver = self._driver
+        tag = self._tag("e", event)
+        tags = self._task.tags
+        if tags is None or tag not in tags:
+            driver.execution._signalled(event, value, "chunk", kind, self.run)
+            if driver.core.interrupts and kind == "event":
+                driver.execution._answered_by_emit(event, value)
+
+        try:
+            return driver.core.emit(self._task, tag, event, value, awaited, kind)
+        except CommittedFailure as failure:
+            raise driver.committed_failure(failure.type, failure.message) from None
+
+    def _emit_and_drain(self, event: str, value: Any) -> None:
+        self._emit(event, value, awaited=False)
+        self._driver.drain()
+
+    # -- resources -----------------------------------------------------------------------------------------------
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """The execution's live objects, read-only."""
+        return MappingProxyType(self.execution._resources)
+
+    def get_resource(self, key: str, default: Any = None) -> Any:
+        return self.execution._resources.get(key, default)
+
+    def require_resource(self, key: str) -> Any:
+        """Return a live object that was injected.
+
+        Raises:
+            MissingResource: nobody injected it; the message lists what there is.
+        """
+        try:
+            return self.execution._resources[key]
+        except KeyError:
+            there = ", ".join(sorted(self.execution._resources)) or "none"
+            raise MissingResource(
+                f"runtime resource {key!r} was not injected (there are: {there}); "
+                f"pass runtime_resources={{{key!r}: ...}} to create_execution() or load()"
+            ) from None
+
+    def set_resource(self, key: str, value: Any) -> None:
+        self.execution._resources[key] = value
+
+    def del_resource(self, key: str) -> None:
+        self.execution._resources.pop(key, None)
+
+    # -- runtime stream ------------------------------------------------------------------------------------------
+
+    async def async_put_into_stream(self, item: Any) -> None:
+        """Put a product event on the runtime stream."""
+        self.put_into_stream(item)
+
+    def put_into_stream(self, item: Any) -> None:
+        """Put a product event on the runtime stream."""
+        if self._elsewhere():
+            self._call_soon(self._put, item)
+        else:
+            self._put(item)
+
+    async_put = async_put_into_stream
+    put = put_into_stream
+
+    def _put(self, item: Any) -> None:
+        if self._driver.core.mark(self._task, self._tag("u", "")):
+            self.execution._put(item, self.run)
+
+    def stop_stream(self) -> None:
+        """End the runtime stream."""
+        self.execution.stop_stream()
+
+    async def async_stop_stream(self) -> None:
+        self.execution.stop_stream()
+
+    # -- pause ---------------------------------------------------------------------------------------------------
+
+    async def async_pause_for(
+        self,
+        *,
+        type: str = "pause",
+        payload: Any = None,
+        resume_event: str | None = None,
+        interrupt_id: str | None = None,
+        resume_to: Any = None,
+        schema: Any = None,
+        expires_in: float | None = None,
+        on_expire: Any = "cancel",
+        assignees: list[str] | None = None,
+    ) -> PauseSignal:
+        """Open an interrupt; the chunk must return what this returns. See :meth:`TriggerFlowExecution.pause_for`."""
+        return self._pause(
+            type=type,
+            payload=payload,
+            resume_event=resume_event,
+            interrupt_id=interrupt_id,
+            resume_to=resume_to,
+            schema=schema,
+            expires_in=expires_in,
+            on_expire=on_expire,
+            assignees=assignees,
+        )
+
+    def pause_for(self, **options: Any) -> PauseSignal:
+        """Open an interrupt from a synchronous handler."""
+        if self._elsewhere():
+            signal: PauseSignal = self._run_on_loop(self.async_pause_for(**options))
+            return signal
+
+        return self._pause(**options)
+
+    def _pause(self, **options: Any) -> PauseSignal:
+        return self.execution._pause(self._task, self._tag("p", str(options.get("type", "pause"))), self.run, options)
+
+    async def async_continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> Any:
+        """Answer another branch's interrupt and wait until that branch has finished or paused again."""
+        return await self.execution.async_continue_with(interrupt_id, value, actor=actor)
+
+    def continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> Any:
+        """Answer another branch's interrupt from a worker thread."""
+        return self.execution.continue_with(interrupt_id, value, actor=actor)
+
+    def get_status(self) -> str:
+        return self.execution.get_status()
+
+    def is_waiting(self) -> bool:
+        return self.execution.is_waiting()
+
+    def get_interrupt(self, interrupt_id: str) -> dict[str, Any] | None:
+        return self.execution.get_interrupt(interrupt_id)
+
+    def get_pending_interrupts(self) -> dict[str, dict[str, Any]]:
+        return self.execution.get_pending_interrupts()
+
+    # -- ports ---------------------------------------------------------------------------------------------------
+
+    async def call(self, port: str, name: str, fn: Callable[..., Awaitable[Any] | Any], *args: Any) -> Any:
+        """Call the world through a port, so that a tape can answer instead.
+
+        ``(scope, port, name, ordinal)`` identifies the call in every replay of the run.
+        """
+        call = self._port_call(port, name, args)
+        self.execution._port_called(call, self.run)
+        return await self._driver.services.ports.call(call, fn)
+
+    def now(self) -> float:
+        """The time in seconds since the Unix epoch, as this run sees it."""
+        services = self._driver.services
+        return services.ports.now_us(self._port_call("clock", "now", ()), services.clock) / 1e6
+
+    @property
+    def random(self) -> random.Random:
+        """A random generator of this attempt's own, replayable through its port."""
+        if self._random is None:
+            self._random = self._driver.services.ports.random(self._port_call("random", "random", ()))
+
+        return self._random
+
+    def new_id(self) -> str:
+        """An id nobody else has, replayable through its port."""
+        return self._driver.services.ports.new_id(self._port_call("id", "new_id", ()))
+
+    async def step(self, key: str, fn: Callable[..., Awaitable[Any] | Any], *args: Any) -> Any:
+        """Run ``fn`` once for this activation and remember its result over re-runs."""
+        tag = f"m:{key}"
+        tags = self._task.tags or {}
+        if tag in tags:
+            return copy_value(tags[tag][1])
+
+        result = await self.call("step", key, fn, *args)
+        if self._task.tags is None:
+            self._task.tags = {}
+
+        self._task.tags[tag] = ["val", copy_value(result, key)]
+        return result
+
+    def _port_call(self, port: str, name: str, args: tuple[Any, ...]) -> PortCall:
+        return PortCall(self.scope, port, name, args, self._count(f"c:{port}:{name}"))
+
+    # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _count(self, key: str) -> int:
+        counts = self._nth
+        if counts is None:
+            counts = self._nth = {}
+
+        nth = counts.get(key, 0)
+        counts[key] = nth + 1
+        return nth
+
+    def _tag(self, kind: str, key: str) -> str:
+        return f"{kind}:{key}:{self._count(kind + key)}"
+
+    def _seen_tags(self) -> set[str]:
+        return {f"{key[0]}:{key[1:]}:{i}" for key, n in (self._nth or {}).items() for i in range(n)}
+
+    def _later(self, group: int) -> None:
+        """Let the chunk's completion wait for ``group``."""
+        if group:
+            if self._pending is None:
+                self._pending = []
+
+            self._pending.append(group)
+
+    async def _settle_pending(self) -> None:
+        pending, self._pending = self._pending or [], None
+        waiters = [self._driver.waiter(group) for group in pending if group in self._driver.core.groups]
+        self._driver.drain()
+        for waiter in waiters:
+            await waiter
+
+    def _elsewhere(self) -> bool:
+        """Whether the caller is in another thread than the execution's loop."""
+        return self.execution._thread != threading.get_ident()
+
+    def _call_soon(self, fn: Callable[..., None], *args: Any) -> None:
+        assert self._driver.loop is not None
+        self._driver.loop.call_soon_threadsafe(fn, *args)
+
+    def _run_on_loop(self, coroutine: Any) -> Any:
+        assert self._driver.loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._driver.loop).result()

@@ -1,0 +1,491 @@
+"""One run of a flow: the handle users hold.
+
+The way of a run: ``create_execution`` -> :meth:`TriggerFlowExecution.async_start` -> core and driver -> the runtime
+stream, interrupts and state while it works -> :meth:`async_close` with the close snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowdeck.definition.operators import START
+from flowdeck.errors import MissingResource
+from flowdeck.events.lineage import RunContext
+from flowdeck.execution.flow_data import FlowData
+from flowdeck.execution.lifecycle import LifecycleMixin
+from flowdeck.execution.result import ExecutionResult
+from flowdeck.execution.snapshot import load_state, save_state
+from flowdeck.execution.values import copy_value, lookup
+
+if TYPE_CHECKING:
+    from flowdeck.definition.plan import Plan
+    from flowdeck.execution.services import Services
+
+__all__ = ["TriggerFlowExecution"]
+
+
+class TriggerFlowExecution(LifecycleMixin):
+    """An execution of a flow. Create one with :meth:`flowdeck.TriggerFlow.create_execution`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        services: Services,
+        run: RunContext,
+        execution_id: str,
+        *,
+        concurrency: int = 0,
+        resources: Mapping[str, Any] | None = None,
+        auto_close: bool = True,
+        auto_close_timeout: float | None = 10.0,
+        handle_exposed: bool = True,
+        skip_exceptions: bool = False,
+        entrypoint: str | None = None,
+        definition: Any = None,
+        flow_data: FlowData | None = None,
+        depth: int = 0,
+    ) -> None:
+        super().__init__(
+            plan,
+            services,
+            run,
+            execution_id,
+            concurrency=concurrency,
+            resources=dict(resources or {}),
+            auto_close=auto_close,
+            auto_close_timeout=auto_close_timeout,
+            handle_exposed=handle_exposed,
+            flow_data=flow_data or FlowData(),
+            depth=depth,
+        )
+        self._core.skip_exceptions = skip_exceptions
+        self._timers = {}
+        self._past_frames = {}
+        self._closing = None
+        self._closed_waiters = []
+        self._idle_timer = None
+        self._background = set()
+        self._snapshot = None
+        self._starting = False
+        self._entrypoint = entrypoint
+        self._definition = definition
+        self.result = ExecutionResult(self)
+
+    def __repr__(self) -> str:
+        return f"<TriggerFlowExecution {self._plan.flow_name!r} {self.id} {self.get_status()}>"
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    async def async_start(self, initial_value: Any = None, *, timeout: float | None = -1.0) -> Any:
+        """Begin the run with ``initial_value``.
+
+        With ``auto_close`` it returns the close snapshot once the execution has closed by itself; otherwise the
+        execution, as soon as everything the start led to has finished or paused. Starting again changes nothing.
+
+        Args:
+            timeout: sets ``auto_close_timeout`` (seconds; ``None``: never), when given.
+
+        Raises:
+            Exception: whatever a chunk raised and nobody caught.
+        """
+        if timeout is None or timeout >= 0:
+            self.auto_close_timeout = timeout
+
+        if self._lifecycle != "open":
+            self._reject(START, initial_value, "start")
+            return self
+
+        self._thread = threading.get_ident()
+        self._bind()
+        if not self._core.started:
+            self._begin(initial_value)
+            self._starting = True
+            try:
+                await self._driver.settle(self._core.signal(START, initial_value, "start"))
+            except BaseException:
+                self._starting = False
+                self._on_idle()
+                raise
+
+            self._starting = False
+
+        if not self.auto_close:
+            self._on_idle()
+            return self
+
+        if self._idle_now():
+            return await self.async_close(reason="auto_close_idle_timeout")
+
+        self._on_idle()
+        await self.wait_closed()
+        return await self.async_close()
+
+    def _launch(self, initial_value: Any) -> None:
+        """Begin as a sub flow: the operator that runs it waits for its branches."""
+        self._thread = threading.get_ident()
+        self._bind()
+        self._begin(initial_value)
+        self._core.signal(START, initial_value, "start")
+        self._driver.drain()
+
+    def start(self, initial_value: Any = None, *, timeout: float | None = -1.0) -> Any:
+        """Synchronous twin of :meth:`async_start`; needs ``auto_close``, as its event loop ends with the call."""
+        if not self.auto_close:
+            raise ValueError("start() runs its own event loop; use await async_start() when auto_close is False")
+
+        return self._sync(self.async_start(initial_value, timeout=timeout))
+
+    def _idle_now(self) -> bool:
+        """Whether the run may close at once: nothing left to do and no idle time asked for."""
+        return (
+            self.auto_close_timeout is not None
+            and self.auto_close_timeout <= 0
+            and self._closing is None
+            and self.is_idle()
+            and not self._core.open_interrupts
+        )
+
+    def _begin(self, initial_value: Any) -> None:
+        self._core.started = True
+        self._started_us = self._services.clock.time_us()
+        self._declare()
+        self._register()
+        payload = {
+            "initial_value": initial_value,
+            "definition": self._plan.fingerprint,
+            "entrypoint": self._entrypoint,
+        }
+        self._emit_event(self._events.execution_started, payload)
+        self._signalled(START, initial_value, "start", "event")
+
+    def _declare(self) -> None:
+        """Tell observers the definition, once per definition, Event Center and process."""
+        event = self._events.definition_declared
+        self._core.seq += 1
+        if not event.sinks or self._definition is None:
+            return
+
+        payload = self._definition.declare_to(self._services.center, self._plan.fingerprint, self._entrypoint)
+        if payload is not None:
+            self._emit_event(event, payload, seq=self._core.seq)
+
+    def _register(self) -> None:
+        control = self._services.control
+        if control is None:
+            return
+
+        self._observed = True
+        run = self.run_context
+        meta = run.meta
+        control.opened(
+            self,
+            {
+                "flow_name": self._plan.flow_name,
+                "entrypoint": self._entrypoint,
+                "run_id": run.run_id,
+                "root_run_id": run.root_run_id,
+                "parent_execution_id": meta.get("parent_execution_id"),
+                "definition": self._plan.fingerprint,
+                "task_id": meta.get("task_id"),
+                "tenant_id": meta.get("tenant_id"),
+                "user_id": meta.get("user_id"),
+                "started_us": self._started_us,
+            },
+        )
+        control.status(self.id, "running")
+
+    # -- signals from outside ------------------------------------------------------------------------------------
+
+    async def async_emit(self, event: str, value: Any = None) -> None:
+        """Emit a signal from outside and wait until its handlers have finished or paused.
+
+        On a sealed or closed execution it is refused with a warning and ``triggerflow.event_rejected``.
+        """
+        if self._lifecycle != "open":
+            self._reject(event, value, "runtime")
+            return
+
+        self._bind()
+        try:
+            await self._driver.settle(self._emit_external(event, value))
+        finally:
+            self._on_idle()
+
+    def emit(self, event: str, value: Any = None) -> None:
+        """Synchronous twin of :meth:`async_emit`."""
+        self._sync(self.async_emit(event, value))
+
+    def emit_nowait(self, event: str, value: Any = None) -> None:
+        """Emit a signal from outside and return at once. Needs the running loop the execution lives on."""
+        if self._lifecycle != "open":
+            self._reject(event, value, "runtime")
+            return
+
+        self._bind()
+        self._emit_external(event, value)
+        self._driver.drain()
+        self._on_idle()
+
+    async def async_emit_nowait(self, event: str, value: Any = None) -> None:
+        """The same as :meth:`emit_nowait`."""
+        self.emit_nowait(event, value)
+
+    def _emit_external(self, name: str, value: Any) -> int:
+        self._active()
+        self._core.started = True
+        self._signalled(name, value, "runtime", "event")
+        if self._core.interrupts:
+            self._answered_by_emit(name, value)
+
+        return self._core.signal(name, value, "runtime")
+
+    def _reject(self, event: str, value: Any, source: str) -> None:
+        self._warn(f"signal {event!r} refused, it is {self._lifecycle}")
+        signal = {"trigger_event": event, "trigger_type": "event", "value": value, "source": source}
+        self._emit_event(self._events.event_rejected, {"lifecycle_state": self._lifecycle, "signal": signal})
+
+    # -- execution state -----------------------------------------------------------------------------------------
+
+    def get_state(self, key: str | None = None, default: Any = None) -> Any:
+        """Return a copy of what stands at the dotted ``key``; the whole state without a key."""
+        return copy_value(self._core.data if key is None else lookup(self._core.data, key, default))
+
+    async def async_set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
+        """Replace what stands at ``key`` and wait for the handlers of that key."""
+        self._core.set_state(key, copy_value(value, key))
+        await self._after_change(key, emit)
+
+    async def async_append_state(self, key: str, value: Any, *, emit: bool = True) -> None:
+        """Append to the list at ``key`` and wait for the handlers of that key."""
+        self._core.append_state(key, copy_value(value, key))
+        await self._after_change(key, emit)
+
+    async def async_del_state(self, key: str, *, emit: bool = True) -> None:
+        """Delete ``key`` and wait for the handlers of that key."""
+        if self._core.del_state(key):
+            await self._after_change(key, emit)
+
+    def set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
+        """Synchronous twin of :meth:`async_set_state`."""
+        self._sync(self.async_set_state(key, value, emit=emit))
+
+    def append_state(self, key: str, value: Any, *, emit: bool = True) -> None:
+        """Synchronous twin of :meth:`async_append_state`."""
+        self._sync(self.async_append_state(key, value, emit=emit))
+
+    def del_state(self, key: str, *, emit: bool = True) -> None:
+        """Synchronous twin of :meth:`async_del_state`."""
+        self._sync(self.async_del_state(key, emit=emit))
+
+    async def _after_change(self, key: str, emit: bool) -> None:
+        value = self.get_state(key)
+        self._state_changed(key, value)
+        if emit and key in self._plan.state_keys and self._lifecycle == "open":
+            self._bind()
+            self._core.started = True
+            self._active()
+            try:
+                await self._driver.settle(self._core.signal(key, value, "runtime_data", "runtime_data"))
+            finally:
+                self._on_idle()
+
+    async def _flow_data_changed(self, key: str, value: Any) -> None:
+        """Somebody has changed the flow's data: run this execution's handlers for it."""
+        if self._lifecycle != "open":
+            return
+
+        self._bind()
+        self._active()
+        self._signalled(key, value, "flow_data", "flow_data")
+        try:
+            await self._driver.settle(self._core.signal(key, value, "flow_data", "flow_data"))
+        except Exception:
+            pass  # this execution has failed and said so; whoever changed the data has not
+        finally:
+            self._on_idle()
+
+    # -- runtime resources ---------------------------------------------------------------------------------------
+
+    def get_runtime_resources(self) -> dict[str, Any]:
+        """Return the live objects injected into this execution (a new dict, the same objects)."""
+        return dict(self._resources)
+
+    def get_runtime_resource(self, key: str, default: Any = None) -> Any:
+        return self._resources.get(key, default)
+
+    def require_runtime_resource(self, key: str) -> Any:
+        """Return a live object.
+
+        Raises:
+            MissingResource: it was not injected.
+        """
+        if key not in self._resources:
+            raise MissingResource(f"runtime resource {key!r} was not injected")
+
+        return self._resources[key]
+
+    def set_runtime_resource(self, key: str, value: Any) -> None:
+        self._resources[key] = value
+
+    def del_runtime_resource(self, key: str) -> None:
+        self._resources.pop(key, None)
+
+    def update_runtime_resources(self, resources: Mapping[str, Any] | None = None, **more: Any) -> None:
+        self._resources.update(resources or {}, **more)
+
+    def clear_runtime_resources(self) -> None:
+        self._resources.clear()
+
+    # -- runtime stream ------------------------------------------------------------------------------------------
+
+    def put_into_stream(self, item: Any) -> None:
+        """Put a product event on the runtime stream. Refused with a warning once the execution is closed."""
+        self._put(item, self.run_context)
+
+    async def async_put_into_stream(self, item: Any) -> None:
+        """The same as :meth:`put_into_stream`."""
+        self._put(item, self.run_context)
+
+    def _put(self, item: Any, run: RunContext) -> None:
+        origin = {"run_id": run.run_id, **run.meta} if run is not self.run_context else None
+        if self._lifecycle == "closed":
+            self._warn("stream item refused, it is closed")
+            self._emit_event(self._events.stream_item_rejected, {"item": item, "origin_chunk": origin}, run=run)
+            return
+
+        self._active()
+        self._put_item(item, origin, run)
+
+    def _put_system(self, item: dict[str, Any]) -> None:
+        self._put_item({"execution_id": self.id, **item}, None, self.run_context)
+
+    def _put_item(self, item: Any, origin: dict[str, Any] | None, run: RunContext) -> None:
+        self._core.streamed += 1
+        self._stream.put(item)
+        payload = {"item": item, "item_type": type(item).__name__, "origin_chunk": origin}
+        self._emit_event(self._events.stream_item_emitted, payload, run=run)
+        if self._link is not None:
+            self._link.parent._bridge(item, origin)
+
+    async def get_async_runtime_stream(
+        self, initial_value: Any = None, *, timeout: float | None = 10.0
+    ) -> AsyncIterator[Any]:
+        """Yield the runtime stream from its first item, live, until it ends; starts the execution if need be.
+
+        Args:
+            timeout: seconds without an item after which the reader (not the execution) gives up; ``None``: never.
+        """
+        if not self._core.started and self._lifecycle == "open":
+            self._bind()
+            self._services_task(self._start_quietly(initial_value))
+
+        async for item in self._stream.read(timeout):
+            yield item
+
+        if self._driver.failure is not None and self.auto_close:
+            raise self._driver.failure
+
+    async def _start_quietly(self, initial_value: Any) -> None:
+        try:
+            await self.async_start(initial_value)
+        except Exception:
+            # The reader raises it, after the items that came before; the events have it already.
+            self._stream.close()
+            self._on_idle()
+
+    def get_runtime_stream(self, initial_value: Any = None, *, timeout: float | None = 10.0) -> Iterator[Any]:
+        """Synchronous twin of :meth:`get_async_runtime_stream`, on a helper thread."""
+        items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            async for item in self.get_async_runtime_stream(initial_value, timeout=timeout):
+                items.put(("item", item))
+
+        def work() -> None:
+            try:
+                loop = self._driver.loop
+                if loop is not None and loop.is_running():
+                    asyncio.run_coroutine_threadsafe(pump(), loop).result()
+                else:
+                    asyncio.run(pump())
+                items.put(("end", None))
+            except BaseException as exc:
+                items.put(("error", exc))
+
+        threading.Thread(target=work, name="flowdeck-stream", daemon=True).start()
+        while True:
+            kind, item = items.get()
+            if kind == "item":
+                yield item
+            elif kind == "error":
+                raise item
+            else:
+                return
+
+    # -- other -----------------------------------------------------------------------------------------------------
+
+    def get_last_signal(self) -> dict[str, Any] | None:
+        """Return the last signal that was emitted by name, or ``None``."""
+        return dict(self._last_signal) if self._last_signal else None
+
+    def set_concurrency(self, concurrency: int | None) -> None:
+        """Change how many handlers may run at once; ``None`` or 0 is no limit. Running ones are not stopped."""
+        self._core.set_concurrency(concurrency or 0)
+        self._driver.drain()
+
+    def save(self, path: Any = None, *, encoding: str = "utf-8", require_idle: bool = False) -> dict[str, Any]:
+        """Return the state as JSON-safe data, and write it to ``path`` (``.json``, ``.yaml`` or ``.yml``) if given.
+
+        Raises:
+            UnencodableValue: a signal's value cannot be stored; names the operator and the key path.
+            RuntimeError: ``require_idle`` and something is running.
+        """
+        return save_state(self, path, encoding, require_idle)
+
+    def load(
+        self, state: Any, *, encoding: str = "utf-8", runtime_resources: Mapping[str, Any] | None = None
+    ) -> TriggerFlowExecution:
+        """Take over a saved state: a dict, a path, or JSON or YAML text.
+
+        What was running when it was saved runs again, with its committed effects skipped, as soon as the execution is
+        used: continued, emitted to, closed, or told to :meth:`async_recover`.
+
+        Raises:
+            SnapshotError: the state is too new, altered, incomplete, or made by an incompatible definition.
+        """
+        self._resources.update(runtime_resources or {})
+        old_id = self.id
+        load_state(self, state, encoding)
+        if self._definition is not None:
+            self._definition.rekey_execution(old_id, self)
+
+        self._restored = True
+        return self
+
+    async def async_recover(self) -> TriggerFlowExecution:
+        """After :meth:`load`: let what was running go on, and return once everything has finished or paused."""
+        self._bind()
+        await self._driver.idle(self._driver.own_branches())
+        self._on_idle()
+        return self
+
+    def _take_over(self) -> None:
+        if self._lifecycle == "closed":
+            return
+
+        self._register()
+        self._emit_event(self._events.execution_recovered, {"epoch": self._epoch})
+        if self._services.control is not None and self._link is None:
+            for interrupt in self._core.open_interrupts:
+                self._services.control.interrupt_opened(self.id, self._record(interrupt))
+
+        self._arm_all()
+        for frame in self._frames.values():
+            frame.child._bind()
+
+        self._driver.restart()
+        self._on_idle()

@@ -1,0 +1,110 @@
+"""Requests from other processes: what an execution does with the rows of its inbox."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flowdeck.execution.control import InboxRow
+from flowdeck.execution.interrupts import InterruptMixin
+
+__all__ = ["InboxMixin"]
+
+_EARLY_LIMIT: Final = 1_000
+"""Answers kept for interrupts that do not exist yet; more would be a mistake, or an attack."""
+
+
+class InboxMixin(InterruptMixin):
+    """The part of an execution that takes requests from outside. Every row is applied once, on its own loop."""
+
+    def deliver(self, row: InboxRow) -> None:
+        """Take a request out of the inbox. Called from the control plane's thread."""
+        loop = self._driver.loop
+        if loop is None or loop.is_closed():
+            self._ack(row, "rejected", "the execution has no running event loop")
+        else:
+            loop.call_soon_threadsafe(self._apply, row)
+
+    def _apply(self, row: InboxRow) -> None:
+        try:
+            outcome, detail = self._applied(row)
+        except Exception as exc:
+            outcome, detail = "rejected", f"{type(exc).__name__}: {exc}"
+
+        self._ack(row, outcome, detail)
+
+    def _applied(self, row: InboxRow) -> tuple[str, str | None]:
+        if row.kind == "resume":
+            return self._applied_answer(row)
+
+        if self._lifecycle == "closed":
+            return "rejected", "the execution is closed"
+
+        if row.kind == "emit" and row.target:
+            if self._lifecycle != "open":
+                return "rejected", f"the execution is {self._lifecycle}"
+
+            self.emit_nowait(row.target, row.payload)
+            return "applied", None
+
+        if row.kind == "cancel":
+            self._services_task(self.async_cancel(reason=f"cancelled by {row.actor or 'an operator'}"))
+            return "applied", None
+
+        return "rejected", f"an execution of this version does not understand {row.kind!r}"
+
+    def _applied_answer(self, row: InboxRow) -> tuple[str, str | None]:
+        target = row.target or ""
+        interrupt = self._core.interrupts.get(target)
+        if interrupt is None:
+            if self._lifecycle != "open":
+                return "rejected", f"the execution is {self._lifecycle}"
+
+            early = self._core.early
+            if target not in early and len(early) >= _EARLY_LIMIT:
+                return "rejected", f"{_EARLY_LIMIT} early answers are kept already"
+
+            if target in early:
+                return "conflict", "another early answer is kept already"
+
+            early[target] = [row.payload, row.actor, row.id]
+            return "early", "kept until the interrupt is raised"
+
+        if interrupt.status == "expired":
+            return "expired", "it had expired"
+
+        if interrupt.status != "waiting":
+            return "conflict", f"answered by {interrupt.actor or 'somebody'} before"
+
+        if self._lifecycle != "open":
+            return "rejected", f"the execution is {self._lifecycle}"
+
+        self._answer(interrupt.id, row.payload, row.actor)
+        self._driver.drain()
+        self._on_idle()
+        return "applied", None
+
+    def _ack(self, row: InboxRow, outcome: str, detail: str | None) -> None:
+        self._tell_applied(row.kind, row.target, row.actor, outcome, detail)
+        if self._services.control is not None:
+            self._services.control.ack(row.id, outcome, detail)
+
+    def _settled_row(self, row: int, target: str, actor: str | None, outcome: str, detail: str | None) -> None:
+        """What became of a row that was acknowledged as early."""
+        self._tell_applied("resume", target, actor, outcome, detail)
+        if self._services.control is not None:
+            self._services.control.ack(row, outcome, detail)
+
+    def _tell_applied(self, kind: str, target: str | None, actor: str | None, outcome: str, detail: str | None) -> None:
+        payload = {"kind": kind, "target": target, "actor": actor, "outcome": outcome, "detail": detail}
+        self._emit_event(self._events.inbox_applied, payload)
+
+    # -- supplied by the other parts -----------------------------------------------------------------------------
+
+    def emit_nowait(self, event: str, value: Any = None) -> None:
+        raise NotImplementedError
+
+    def _services_task(self, coroutine: Any) -> None:
+        raise NotImplementedError
+
+    async def async_cancel(self, *, reason: str = "cancelled") -> dict[str, Any]:
+        raise NotImplementedError

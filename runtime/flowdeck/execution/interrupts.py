@@ -1,0 +1,394 @@
+"""Pausing and continuing: how an execution asks the outside world and takes its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowdeck.errors import HiddenHandleError, InterruptError, InterruptExpired, UnencodableValue
+from flowdeck.events.lineage import RunContext
+from flowdeck.execution.base import ExecutionBase
+from flowdeck.execution.data import PauseSignal
+from flowdeck.execution.schema import check_value, schema_of
+from flowdeck.execution.state import Interrupt, Task
+from flowdeck.execution.values import copy_loosely, copy_value
+
+__all__ = ["InterruptMixin"]
+
+_EXPIRY_WORDS = ("cancel", "fail")
+
+
+class InterruptMixin(ExecutionBase):
+    """The part of an execution that waits for people and systems."""
+
+    _timers: dict[str, asyncio.Task[None]]
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def get_interrupt(self, interrupt_id: str) -> dict[str, Any] | None:
+        """Return a copy of the record of an interrupt in any status, or ``None``."""
+        interrupt = self._core.interrupts.get(interrupt_id)
+        return self._record(interrupt) if interrupt is not None else None
+
+    def get_pending_interrupts(self) -> dict[str, dict[str, Any]]:
+        """Return copies of the records that wait for an answer, oldest first."""
+        return {interrupt.id: self._record(interrupt) for interrupt in self._core.open_interrupts}
+
+    def _record(self, interrupt: Interrupt) -> dict[str, Any]:
+        record: dict[str, Any] = copy_loosely(interrupt.record())
+        return record
+
+    # -- pausing -------------------------------------------------------------------------------------------------
+
+    def pause_for(
+        self,
+        *,
+        type: str = "pause",
+        payload: Any = None,
+        resume_event: str | None = None,
+        interrupt_id: str | None = None,
+        resume_to: Any = None,
+        schema: Any = None,
+        expires_in: float | None = None,
+        on_expire: Any = "cancel",
+        assignees: list[str] | None = None,
+    ) -> PauseSignal:
+        """Open an interrupt outside any chunk; ``resume_to`` must name an event. In a chunk use ``data.pause_for``.
+
+        Args:
+            type: what kind of answer is asked for; the application decides by it how to show the question.
+            payload: the question's details, JSON.
+            interrupt_id: an id of your own; no other interrupt of the execution may wait under it.
+            resume_to: ``"next"``, ``"self"`` or ``{"event": "Name"}``.
+            schema: what the answer must look like: JSON Schema, or a pydantic model.
+            expires_in: seconds until nobody may answer any more.
+            on_expire: ``"cancel"`` ends the branch, ``"fail"`` fails the run, ``{"value": ...}`` goes on as if this
+                had been the answer, ``{"event": "Name"}`` sends the branch there with ``None``.
+            assignees: who is asked.
+
+        Raises:
+            InterruptError: an argument is not valid, or the id is taken.
+            HiddenHandleError: nobody holds a handle that could continue the execution.
+        """
+        options = {
+            "type": type,
+            "payload": payload,
+            "resume_event": resume_event,
+            "interrupt_id": interrupt_id,
+            "resume_to": resume_to,
+            "schema": schema,
+            "expires_in": expires_in,
+            "on_expire": on_expire,
+            "assignees": assignees,
+        }
+        signal = self._pause(None, "", self.run_context, options)
+        self._on_idle()
+        return signal
+
+    async def async_pause_for(self, **options: Any) -> PauseSignal:
+        """The same as :meth:`pause_for`."""
+        self._bind()
+        return self.pause_for(**options)
+
+    def _pause(self, task: Task | None, tag: str, run: RunContext, options: Mapping[str, Any]) -> PauseSignal:
+        kind = options["type"]
+        if not self._handle_exposed:
+            payload = {k: options[k] for k in ("type", "payload", "resume_event", "resume_to")}
+            self._emit_event(self._events.interrupt_unhandled, payload, run=run)
+            raise HiddenHandleError(
+                f"flow {self._plan.flow_name!r} paused for {kind!r}, but this execution's handle is hidden, so nobody "
+                "could continue it. Start it with flow.create_execution() or flow.start_execution(), find the "
+                "interrupt with get_pending_interrupts() and answer it with continue_with()."
+            )
+
+        now = self._services.clock.time_us()
+        interrupt, new = self._core.pause(task, tag, now, **_checked(options, now))
+        record = self._record(interrupt)
+        if new:
+            self._announce(interrupt, record, "pause", run)
+
+        return PauseSignal(record)
+
+    def _announce(self, interrupt: Interrupt, record: dict[str, Any], action: str, run: RunContext) -> None:
+        """Tell everybody that an answer is wanted: observers, the stream's readers, the control plane."""
+        self._waiting_announced = False
+        self._emit_event(
+            self._events.interrupt_raised,
+            {"interrupt": record},
+            run=run,
+            scope=interrupt.scope or None,
+            seq=interrupt.seq,
+            message=f"{interrupt.type}: waiting for an answer to {interrupt.id}",
+        )
+        more = {"signal": record["source_signal"]} if action == "pause" else {"value": record["payload"]}
+        self._put_system({"type": "interrupt", "action": action, "interrupt": record, **more})
+        if self._services.control is not None and self._observed and self._link is None:
+            self._services.control.interrupt_opened(self.id, record)
+
+        if interrupt.expires_us is not None and interrupt.frame is None:  # a child keeps its own time
+            self._arm(interrupt)
+
+        if interrupt.id in self._core.early:
+            self._take_early(interrupt.id)
+
+    def _take_early(self, interrupt_id: str) -> None:
+        """The answer came before the question: it counts now."""
+        value, actor, row = self._core.early.pop(interrupt_id)
+        try:
+            self._answer(interrupt_id, value, actor)
+        except Exception as exc:  # it does not fit; the interrupt goes on waiting for one that does
+            self._settled_row(row, interrupt_id, actor, "rejected", f"{type(exc).__name__}: {exc}")
+        else:
+            self._settled_row(row, interrupt_id, actor, "applied", "it had come early")
+
+    # -- continuing ----------------------------------------------------------------------------------------------
+
+    async def async_continue_with(
+        self, interrupt_id: str, value: Any = None, *, actor: str | None = None
+    ) -> dict[str, Any] | None:
+        """Answer an interrupt and wait until the resumed branch has finished or paused again.
+
+        Returns the record, or ``None`` (with a warning and an event) when the execution is sealed or closed.
+
+        Raises:
+            InterruptNotFound: no interrupt of that id.
+            InterruptError: it is not waiting any more, or the value does not satisfy its schema.
+            UnencodableValue: the value cannot be stored.
+        """
+        if self._lifecycle != "open":
+            self._warn(f"continue_with({interrupt_id!r}) refused, it is {self._lifecycle}")
+            payload = {"lifecycle_state": self._lifecycle, "interrupt_id": interrupt_id}
+            self._emit_event(self._events.continue_rejected, payload)
+            return None
+
+        self._bind()
+        interrupt, group = self._answer(interrupt_id, value, actor)
+        try:
+            await self._driver.settle(group)
+            if interrupt.frame is not None:
+                await self._sub_flow_settled(interrupt)
+        finally:
+            self._on_idle()
+
+        return self._record(interrupt)
+
+    def continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> dict[str, Any] | None:
+        """Synchronous twin of :meth:`async_continue_with`."""
+        return self._sync(self.async_continue_with(interrupt_id, value, actor=actor))
+
+    def _answer(self, interrupt_id: str, value: Any, actor: str | None) -> tuple[Interrupt, int]:
+        """Apply an answer; the returned await-group covers the resumed branch. The caller must settle or drain."""
+        core = self._core
+        interrupt = core.waiting(interrupt_id)
+        if interrupt.schema is not None:
+            problem = check_value(interrupt.schema, value)
+            if problem:
+                raise InterruptError(f"interrupt {interrupt_id!r}: the answer does not fit its schema: {problem}")
+
+        copied = copy_value(value, "value")
+        group = core.answer(interrupt_id, copied, self._services.clock.time_us(), actor)
+        self._disarm(interrupt_id)
+        record = self._record(interrupt)
+        self._emit_event(
+            self._events.execution_resumed,
+            {"interrupt_id": interrupt_id, "value": copied, "actor": actor, "paused_at": record["created_at"]},
+            scope=interrupt.scope or None,
+            cause=interrupt.seq,
+        )
+        self._put_system({"type": "interrupt", "action": "resume", "interrupt": record, "value": record["response"]})
+        self._answered(interrupt)
+        if interrupt.frame is not None:
+            self._deliver_to_child(interrupt)
+
+        return interrupt, group
+
+    def _answered(self, interrupt: Interrupt) -> None:
+        """What every answer leads to, however it came."""
+        self._active()
+        self._waiting_announced = False
+        payload = {"interrupt_id": interrupt.id, "actor": interrupt.actor, "value": interrupt.response}
+        self._emit_event(
+            self._events.interrupt_answered, payload, scope=interrupt.scope or None, cause=interrupt.seq
+        )
+        self._closed_interrupt(interrupt)
+        self._tell_control("running")
+
+    def _closed_interrupt(self, interrupt: Interrupt) -> None:
+        """An interrupt does not wait any more: tell the control plane, or the parent it was projected into."""
+        if self._link is not None:
+            self._link.parent._child_closed(self._link.frame, interrupt)
+        elif self._services.control is not None and self._observed:
+            self._services.control.interrupt_closed(
+                self.id, interrupt.id, interrupt.status, interrupt.response, interrupt.actor
+            )
+
+    def _answered_by_emit(self, name: str, value: Any) -> None:
+        """An event is about to be dispatched: interrupts that wait for it are answered by it.
+
+        Raises:
+            UnencodableValue: interrupts wait for it and the value cannot be stored as their answer.
+        """
+        waiting = self._core.answers_by_emit(name)
+        if not waiting:
+            return
+
+        now = self._services.clock.time_us()
+        copied = copy_value(value, "value")
+        for interrupt in waiting:
+            self._core.answered_by_emit(interrupt, copied, now)
+            self._disarm(interrupt.id)
+
+        records = [self._record(interrupt) for interrupt in waiting]
+        payload = {"signal": dict(self._last_signal or {}), "interrupts": records}
+        self._emit_event(self._events.execution_resumed, payload)
+        for interrupt, record in zip(waiting, records, strict=True):
+            self._put_system(
+                {"type": "interrupt", "action": "resume", "interrupt": record, "value": record["response"]}
+            )
+            self._answered(interrupt)
+
+    # -- expiry --------------------------------------------------------------------------------------------------
+
+    def _arm(self, interrupt: Interrupt) -> None:
+        """Start an interrupt's clock; before the execution has a loop it starts with the loop."""
+        loop = self._driver.loop
+        if loop is not None and interrupt.id not in self._timers:
+            self._timers[interrupt.id] = loop.create_task(self._expire_later(interrupt.id, interrupt.expires_us or 0))
+
+    def _arm_all(self) -> None:
+        for interrupt in self._core.open_interrupts:
+            if interrupt.expires_us is not None and interrupt.frame is None:
+                self._arm(interrupt)
+
+    def _disarm(self, interrupt_id: str) -> None:
+        timer = self._timers.pop(interrupt_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def _expire_later(self, interrupt_id: str, due_us: int) -> None:
+        clock = self._services.clock
+        while (left := due_us - clock.time_us()) > 0:  # again, when the wall clock was set back meanwhile
+            await clock.sleep(left / 1e6)
+
+        self._timers.pop(interrupt_id, None)
+        interrupt = self._core.interrupts.get(interrupt_id)
+        if interrupt is not None and interrupt.status == "waiting" and self._lifecycle != "closed":
+            self._expire(interrupt)
+
+    def _expire(self, interrupt: Interrupt) -> None:
+        how = interrupt.on_expire
+        failed_before = self._core.error is not None
+        self._core.expire(interrupt.id, self._services.clock.time_us())
+        self._active()
+        self._waiting_announced = False
+        self._tell_expired(interrupt)
+        self._put_system({"type": "interrupt", "action": "expire", "interrupt": self._record(interrupt)})
+        self._closed_interrupt(interrupt)
+        if isinstance(how, dict):
+            self._tell_control("running")
+        elif how == "fail" and not failed_before:
+            error = InterruptExpired(f"interrupt {interrupt.id!r} ({interrupt.type}) expired unanswered")
+            self._driver.failure = error
+            self._on_failed(error)
+
+        self._driver.drain()
+        self._on_idle()
+
+    def _tell_expired(self, interrupt: Interrupt) -> None:
+        record = self._record(interrupt)
+        payload = {"interrupt_id": interrupt.id, "interrupt": record, "on_expire": record["on_expire"]}
+        self._emit_event(
+            self._events.interrupt_expired, payload, scope=interrupt.scope or None, cause=interrupt.seq
+        )
+
+    # -- supplied by the other parts -----------------------------------------------------------------------------
+
+    _deliver_to_child: Callable[[Interrupt], None]
+
+    async def _sub_flow_settled(self, interrupt: Interrupt) -> None:
+        raise NotImplementedError
+
+    def _settled_row(
+        self, row: int, target: str, actor: str | None, outcome: str, detail: str | None
+    ) -> None:
+        raise NotImplementedError
+
+    def _on_idle(self) -> None:
+        raise NotImplementedError
+
+    def _active(self) -> None:
+        raise NotImplementedError
+
+    def _on_failed(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def _put_system(self, item: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+# -- checking the arguments of a pause -------------------------------------------------------------------------------
+
+
+def _checked(options: Mapping[str, Any], now_us: int) -> dict[str, Any]:
+    """Return the arguments of :meth:`Core.pause` for a user's ``pause_for``.
+
+    Raises:
+        InterruptError: one is not valid; the text names it.
+    """
+    kind, expires_in, interrupt_id = options["type"], options["expires_in"], options["interrupt_id"]
+    where = f"pause_for({kind!r})"
+    if not isinstance(kind, str) or not kind:
+        raise InterruptError(f"pause_for(type={kind!r}): expected a text")
+
+    if interrupt_id is not None and (not isinstance(interrupt_id, str) or not interrupt_id):
+        raise InterruptError(f"{where}: interrupt_id={interrupt_id!r}: expected a text")
+
+    if expires_in is not None and (
+        isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 0 < expires_in < 1e10
+    ):
+        raise InterruptError(f"{where}: expires_in={expires_in!r}: expected seconds, more than 0")
+
+    assignees = options["assignees"]
+    if assignees is not None and (
+        not isinstance(assignees, list | tuple) or not all(isinstance(each, str) for each in assignees)
+    ):
+        raise InterruptError(f"{where}: assignees={assignees!r}: expected a list of names")
+
+    try:
+        schema = schema_of(options["schema"])
+        payload = copy_value(options["payload"], "payload")
+        on_expire = _checked_expiry(where, options["on_expire"], schema)
+    except (UnencodableValue, TypeError) as exc:
+        raise InterruptError(f"{where}: {exc}") from exc
+
+    return {
+        "type": kind,
+        "payload": payload,
+        "resume_to": options["resume_to"],
+        "resume_event": options["resume_event"],
+        "interrupt_id": interrupt_id,
+        "schema": schema,
+        "expires_us": None if expires_in is None else now_us + round(expires_in * 1e6),
+        "on_expire": on_expire if expires_in is not None else None,
+        "assignees": None if assignees is None else list(assignees),
+    }
+
+
+def _checked_expiry(where: str, how: Any, schema: Any) -> Any:
+    if isinstance(how, str) and how in _EXPIRY_WORDS:
+        return how
+
+    if isinstance(how, dict) and set(how) == {"event"} and isinstance(how["event"], str) and how["event"]:
+        return dict(how)
+
+    if isinstance(how, dict) and set(how) == {"value"}:
+        problem = check_value(schema, how["value"]) if schema is not None else None
+        if problem:
+            raise InterruptError(f"{where}: the value of on_expire does not fit the schema: {problem}")
+
+        return {"value": copy_value(how["value"], "on_expire.value")}
+
+    raise InterruptError(
+        f'{where}: on_expire={how!r}: expected "cancel", "fail", {{"value": ...}} or {{"event": "Name"}}'
+    )

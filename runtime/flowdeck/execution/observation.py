@@ -1,0 +1,76 @@
+"""The framework events an execution emits: their types, looked up once per Event Center."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from flowdeck.events import EventCenter
+from flowdeck.events.center import EventType
+
+__all__ = ["FlowEvents", "flow_events"]
+
+SOURCE = "TriggerFlowExecution"
+
+
+class FlowEvents:
+    """Every event type the driver emits. ``events.chunk_started.sinks`` is empty when nobody wants it."""
+
+    __slots__ = (
+        "__weakref__",
+        "auto_close_timeout",
+        "chunk_completed",
+        "chunk_failed",
+        "chunk_started",
+        "continue_rejected",
+        "definition_declared",
+        "event_rejected",
+        "execution_cancelled",
+        "execution_closed",
+        "execution_completed",
+        "execution_failed",
+        "execution_recovered",
+        "execution_resumed",
+        "execution_sealed",
+        "execution_started",
+        "execution_unsealed",
+        "execution_waiting",
+        "handler_dispatch",
+        "handler_diverged",
+        "inbox_applied",
+        "interrupt_answered",
+        "interrupt_expired",
+        "interrupt_raised",
+        "interrupt_unhandled",
+        "pending_interrupts_cancelled",
+        "pending_interrupts_close_rejected",
+        "pending_tasks_cancelled",
+        "port_called",
+        "signal",
+        "state_changed",
+        "stream_closed",
+        "stream_item_emitted",
+        "stream_item_rejected",
+        "unseal_rejected",
+    )
+
+    def __init__(self, center: EventCenter) -> None:
+        for name in self.__slots__:
+            if not name.startswith("__"):
+                family = "chunk." + name[6:] if name.startswith("chunk_") else "triggerflow." + name
+                setattr(self, name, center.type(family))
+
+    def __getattr__(self, name: str) -> EventType:  # for the type checker; the slots are always set
+        raise AttributeError(name)
+
+
+_cache: WeakKeyDictionary[Any, FlowEvents] = WeakKeyDictionary()
+
+
+def flow_events(center: EventCenter) -> FlowEvents:
+    """Return the event types of ``center``, made once."""
+    events = _cache.get(center)
+    if events is None:
+        events = _cache[center] = FlowEvents(center)
+
+    return events

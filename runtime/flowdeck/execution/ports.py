@@ -1,0 +1,164 @@
+"""The seam to the world that a replay can close: ports and the clock.
+
+Everything a handler wants to be replayable goes through :meth:`Ports.call`. The default calls the function; a tape
+(see the evals component) answers from a recording instead. Source: the design's §3, "Ports".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import isawaitable
+from typing import Any, NamedTuple, Protocol
+
+from flowdeck.events.ids import new_id
+
+__all__ = ["Clock", "PortCall", "Ports", "SystemClock", "VirtualClock"]
+
+
+_TURNS = 32
+"""Turns of the event loop a woken sleeper gets before virtual time moves on."""
+
+
+class Clock(Protocol):
+    """Time as an execution sees it. Timers, backoff, expiry and auto-close all use it."""
+
+    def time_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds on a clock that never goes back; for durations."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """Limit a block like :func:`asyncio.timeout`, measured by this clock; ``None`` is no limit."""
+
+
+class SystemClock:
+    """The machine's clocks and the running event loop's timers."""
+
+    __slots__ = ()
+
+    def time_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic_ns(self) -> int:
+        return time.perf_counter_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        return asyncio.timeout(seconds)
+
+
+class VirtualClock:
+    """A clock that moves only when told, for tests and recorded replays.
+
+    ``advance`` wakes sleepers in the order of their due times and lets each run before the next is woken.
+    """
+
+    def __init__(self, start_us: int = 1_700_000_000_000_000) -> None:
+        self._now_us = start_us
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = 0
+
+    def time_us(self) -> int:
+        return self._now_us
+
+    def monotonic_ns(self) -> int:
+        return self._now_us * 1000
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+        else:
+            await self._sleeper(seconds)
+
+    def _sleeper(self, seconds: float) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._order += 1
+        heapq.heappush(self._sleepers, (self._now_us + round(seconds * 1e6), self._order, future))
+        return future
+
+    @asynccontextmanager
+    async def timeout(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+        async with asyncio.timeout(None) as limit:
+            if seconds is None:
+                yield limit
+                return
+
+            def expire(sleeper: asyncio.Future[None]) -> None:
+                if not sleeper.cancelled():
+                    limit.reschedule(asyncio.get_running_loop().time())
+
+            sleeper = self._sleeper(max(seconds, 0.0))
+            sleeper.add_done_callback(expire)
+            if seconds <= 0:
+                sleeper.set_result(None)
+
+            try:
+                yield limit
+            finally:
+                sleeper.remove_done_callback(expire)
+                sleeper.cancel()
+
+    @property
+    def next_due_us(self) -> int | None:
+        """When the next sleeper is due, or ``None`` when nobody sleeps."""
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+
+        return self._sleepers[0][0] if self._sleepers else None
+
+    async def advance(self, seconds: float) -> None:
+        """Move time forward by ``seconds``, waking whoever becomes due on the way."""
+        target = self._now_us + round(seconds * 1e6)
+        while (due := self.next_due_us) is not None and due <= target:
+            _, _, future = heapq.heappop(self._sleepers)
+            self._now_us = max(self._now_us, due)
+            future.set_result(None)
+            for _ in range(_TURNS):  # a woken sleeper may need several turns before it sleeps again
+                await asyncio.sleep(0)
+
+        self._now_us = target
+
+
+class PortCall(NamedTuple):
+    """One call through a port. ``(scope, port, name, ordinal)`` identifies it in any replay of the run."""
+
+    scope: str
+    port: str
+    name: str
+    args: tuple[Any, ...]
+    ordinal: int
+
+
+class Ports:
+    """The default ports: every call goes through to the world.
+
+    A replay subclasses this and overrides :meth:`call`, :meth:`now_us`, :meth:`random` and :meth:`new_id`.
+    """
+
+    async def call(self, call: PortCall, fn: Callable[..., Awaitable[Any] | Any]) -> Any:
+        """Perform ``call`` by running ``fn(*call.args)`` and return what it returns."""
+        result = fn(*call.args)
+        return await result if isawaitable(result) else result
+
+    def now_us(self, call: PortCall, clock: Clock) -> int:
+        """Answer ``data.now()``: microseconds since the Unix epoch."""
+        return clock.time_us()
+
+    def random(self, call: PortCall) -> random.Random:
+        """Answer ``data.random``: a generator of this handler's own."""
+        return random.Random()
+
+    def new_id(self, call: PortCall) -> str:
+        """Answer ``data.new_id()``: an id nobody else has."""
+        return new_id()

@@ -1,0 +1,626 @@
+"""Where a value goes next: tasks, fan-outs, joins, gates, and the places they hold.
+
+The lower half of the core. It knows operators and state, and appends what the driver must do to ``out``: a
+:class:`Task` is to be run, ``(RESOLVED, group)`` tells an awaiter, ``(CANCEL, record)`` stops a handler.
+Everything here is deterministic: the same inputs in the same order give the same state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from flowdeck.definition.plan import (
+    BATCH,
+    COLLECT,
+    FOR_EACH,
+    GATE,
+    JOIN,
+    LAST_RUNNABLE,
+    MATCH_END,
+    POINT,
+    ROUTE,
+    Plan,
+    PlanOp,
+)
+from flowdeck.execution.state import CANCELLING, PARKED, QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
+
+__all__ = ["CANCEL", "RESOLVED", "Router"]
+
+RESOLVED: Final = "resolved"
+CANCEL: Final = "cancel"
+
+_DEPTH_LIMIT: Final = 64
+"""Scopes deeper than this have their prefix hashed."""
+
+Command = Task | tuple[str, int]
+
+
+class Router:
+    """State plus routing. :class:`flowdeck.execution.core.Core` adds the inputs."""
+
+    def __init__(self, plan: Plan, concurrency: int = 0) -> None:
+        self.plan = plan
+        self.ops = plan.ops
+        self.out: list[Command] = []
+        self.tasks: dict[int, Task] = {}
+        self.blocks: dict[int, Block] = {0: Block(0, 0, 0, 0, 0, True, False)}
+        self.joins: dict[int, Join] = {}
+        self.groups: dict[int, Group] = {}
+        self.gates: dict[tuple[int, int], Gate] = {}
+        self.interrupts: dict[str, Interrupt] = {}
+        self.queue: deque[int] = deque()
+        """Records waiting for a place (positive) and groups whose awaiter does (negative)."""
+        self.concurrency = concurrency
+        self.running = 0
+        self.seq = 0
+        self.sub = 0
+        self.records = 0
+        self.numbers = 0
+        self.signals = 0
+        self.group_count = 0
+        self.block_count = 0
+        self.skip_exceptions = False
+        self._prefixes: dict[int, str] = {0: ""}
+
+    # -- firing --------------------------------------------------------------------------------------------------
+
+    def fire(
+        self,
+        index: int,
+        value: Any,
+        lane: int,
+        frame: int,
+        group: int,
+        sig: int,
+        source: str,
+        event: str,
+        depth: int = 0,
+        kind: str = "event",
+        resume: str | None = None,
+    ) -> None:
+        """Let ``value`` reach operator ``index``. User code becomes a task; the rest happens here and now."""
+        op = self.ops[index]
+        what = op.kind
+        if what <= LAST_RUNNABLE:
+            self._create(op, value, lane, frame, group, sig, source, event, depth, kind, resume)
+        elif what == JOIN:
+            self._arrive(op, value, frame, group, sig, depth)
+        elif what == MATCH_END:
+            if self._member(frame, op.group) is not None:
+                self._arrive(op, value, frame, group, sig, depth)
+            else:
+                self._pass(op, value, lane, frame, group, sig, depth)
+        elif what == FOR_EACH:
+            self._split(op, value, lane, frame, group, sig, depth)
+        elif what == BATCH:
+            self._fan_out(op, [value] * len(op.members), lane, frame, group, sig, depth)
+        elif what == GATE:
+            self._gate(op, value, lane, group, sig, event, depth, kind)
+        else:
+            assert what == COLLECT
+            self._collect(op, value, lane, frame, group, sig, depth)
+
+    def _pass(self, op: PlanOp, value: Any, lane: int, frame: int, group: int, sig: int, depth: int) -> None:
+        for index in op.next:
+            self.fire(index, value, lane, frame, group, sig, "chunk", op.emits, depth)
+
+    def _create(
+        self,
+        op: PlanOp,
+        value: Any,
+        lane: int,
+        frame: int,
+        group: int,
+        sig: int,
+        source: str,
+        event: str,
+        depth: int,
+        kind: str,
+        resume: str | None,
+    ) -> None:
+        self.records += 1
+        self.numbers += 1
+        block = self.blocks[lane]
+        index = op.index
+        nth = block.counts.get(index, 0)
+        block.counts[index] = nth + 1
+        task = Task(
+            self.records,
+            self.numbers,
+            index,
+            value,
+            lane,
+            frame,
+            group,
+            RUNNING,
+            nth,
+            1,
+            self.seq,
+            0,
+            sig,
+            source,
+            event,
+            kind,
+            depth,
+            0,
+            resume,
+        )
+        self.tasks[self.records] = task
+        self.groups[group].pending += 1
+        if lane:
+            block.refs += 1
+            if block.limited:
+                self._enter(block)
+
+        if frame and frame != lane:
+            self.blocks[frame].refs += 1
+
+        self._issue(task)
+
+    def _issue(self, task: Task) -> None:
+        """Let a task run, or queue it when the execution's places are taken."""
+        if self.concurrency and self.running >= self.concurrency:
+            task.status = QUEUED
+            self.queue.append(task.rec)
+            return
+
+        self.running += 1
+        task.status = RUNNING
+        kind = self.ops[task.op].kind
+        if kind != ROUTE and kind != POINT:
+            self.seq += 1
+            task.seq = self.seq
+
+        self.out.append(task)
+
+    def _free_place(self) -> None:
+        """Give a place under the execution's concurrency to whoever waits longest."""
+        self.running -= 1
+        queue = self.queue
+        while queue and (not self.concurrency or self.running < self.concurrency):
+            waiting = queue.popleft()
+            if waiting < 0:
+                group = self.groups.pop(-waiting)
+                parent = self.tasks.get(group.parent)
+                if parent is not None:
+                    parent.awaiting -= 1
+                    self.running += 1
+
+                self.out.append((RESOLVED, group.id))
+            else:
+                task = self.tasks.get(waiting)
+                if task is not None and task.status == QUEUED:
+                    self._issue(task)
+
+    # -- leaving -------------------------------------------------------------------------------------------------
+
+    def _vacate(self, task: Task) -> None:
+        """The task stops being active: it gives its places back. New tasks it caused exist already."""
+        if task.status != QUEUED and not task.awaiting:
+            if self.queue:
+                self._free_place()
+            else:
+                self.running -= 1
+
+        if task.lane:
+            block = self.blocks[task.lane]
+            if block.limited:
+                self._exit(block)
+
+    def _finish(self, task: Task) -> None:
+        """The task is over."""
+        if task.awaiting:
+            for group in self.groups.values():  # it returned before its awaited emits did: nobody waits any more
+                if group.parent == task.rec:
+                    group.parent = 0
+
+        self._vacate(task)
+        self._drop(task)
+        self._unhold(task.group)
+
+    def _drop(self, task: Task) -> None:
+        """Forget the record, and the lanes nobody stands in any more."""
+        del self.tasks[task.rec]
+        if task.lane:
+            self._release(task.lane)
+
+        if task.frame and task.frame != task.lane:
+            self._release(task.frame)
+
+    def _release(self, block_id: int) -> None:
+        while block_id:
+            block = self.blocks[block_id]
+            block.refs -= 1
+            if block.refs:
+                return
+
+            del self.blocks[block_id]
+            self._prefixes.pop(block_id, None)
+            join = self.joins.get(block.join)
+            if join is not None and not block.arrived:
+                # Nobody is left who could bring this member's value: it failed under skip_exceptions, or went its
+                # own way. The others must not wait for it for ever.
+                join.total -= 1
+                self._check_complete(join, join.group, join.sig, join.depth)
+
+            if block.frame != block.lane and block.frame:
+                self._release(block.frame)
+
+            block_id = block.lane
+
+    def _resolve(self, group: Group) -> None:
+        parent = self.tasks.get(group.parent) if group.parent else None
+        if parent is None:
+            del self.groups[group.id]
+            self._root_resolved(group)
+            self.out.append((RESOLVED, group.id))
+            return
+
+        if parent.tags is not None:
+            parent.tags[group.tag] = ["err", *group.error] if group.error else ["ok"]
+
+        if not group.awaited:
+            del self.groups[group.id]
+            return
+
+        if parent.awaiting == 1:
+            if self.concurrency and self.running >= self.concurrency:
+                self.queue.append(-group.id)  # the awaiter goes on when it has a place again
+                return
+
+            self.running += 1
+
+        parent.awaiting -= 1
+        del self.groups[group.id]
+        self.out.append((RESOLVED, group.id))
+
+    def _root_resolved(self, group: Group) -> None:
+        """Hook for the core: a group nobody inside waits for has ended."""
+
+    # -- fan-out and join ----------------------------------------------------------------------------------------
+
+    def _split(
+        self, op: PlanOp, value: Any, lane: int, frame: int, group: int, sig: int, depth: int, nth: int | None = None
+    ) -> None:
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+            items = list(value)
+        elif hasattr(value, "__next__") or hasattr(value, "__anext__"):
+            # A generator is the user's code: a task of the driver's draws it out and comes back with a list.
+            self._create(op, value, lane, frame, group, sig, "chunk", op.emits, depth, "event", None)
+            return
+        else:
+            items = [value]
+
+        if items:
+            self._fan_out(op, items, lane, frame, group, sig, depth, nth=nth)
+        elif op.end >= 0:
+            self._pass(self.ops[op.end], [], lane, frame, group, sig, depth)
+
+    def _fan_out(
+        self,
+        op: PlanOp,
+        items: list[Any],
+        lane: int,
+        frame: int,
+        group: int,
+        sig: int,
+        depth: int,
+        arms: Sequence[int] | None = None,
+        nth: int | None = None,
+    ) -> None:
+        """Start a member for each item.
+
+        Args:
+            arms: the case of each member, for ``match(mode="hit_all")``.
+            nth: the activation it has been given already.
+        """
+        if nth is None:
+            counts = self.blocks[lane].counts
+            nth = counts.get(op.index, 0)
+            counts[op.index] = nth + 1
+
+        self.block_count += 1
+        join = Join(
+            self.block_count,
+            op.index,
+            lane,
+            frame,
+            group,
+            depth,
+            len(items),
+            {},
+            op.segment if not nth else f"{op.segment}#{nth}",
+            op.concurrency,
+        )
+        join.sig, join.cause = sig, self.seq
+        self.joins[join.id] = join
+        for outer in {lane, frame}:
+            if outer:
+                self.blocks[outer].refs += 1
+
+        if join.limit and len(items) > join.limit:
+            join.items = items
+            self.groups[group].pending += 1  # members not started yet keep the group open
+            self._refill(join)
+            return
+
+        limited = bool(join.limit) or self.blocks[lane].limited
+        for index, item in enumerate(items):
+            self._start_member(join, op, index, item, limited, None if arms is None else arms[index])
+
+    def _start_member(
+        self, join: Join, op: PlanOp, index: int, item: Any, limited: bool, arm: int | None = None
+    ) -> None:
+        self.block_count += 1
+        block_id = self.block_count
+        block = Block(block_id, join.lane, join.frame, join.id, index, arm is None, limited, join.segment, 1)
+        self.blocks[block_id] = block
+        if join.lane:
+            self.blocks[join.lane].refs += 1
+
+        if join.frame and join.frame != join.lane:
+            self.blocks[join.frame].refs += 1
+
+        targets = (op.members[index],) if op.kind == BATCH else op.next if arm is None else op.case_next[arm]
+        event = op.emits if arm is None else op.case_events[arm]
+        lane = block_id if arm is None else join.lane
+        for target in targets:
+            self.fire(target, item, lane, block_id, join.group, join.sig, "chunk", event, join.depth)
+
+        self._release(block_id)
+
+    def _refill(self, join: Join) -> None:
+        """Start or resume members while places are free."""
+        op = self.ops[join.op]
+        while join.active < join.limit:
+            if join.waiting:
+                interrupt_id, group_id = join.waiting.pop(0)
+                self._resume_waiting(interrupt_id, group_id)
+            elif join.items is not None:
+                index = join.next
+                join.next += 1
+                item = join.items[index]
+                last = join.next == len(join.items)
+                self._start_member(join, op, index, item, True)
+                if last:
+                    join.items = None
+                    self._unhold(join.group)
+            else:
+                return
+
+    def _await(self, task: Task, group: Group) -> None:
+        """The handler waits for ``group`` now, and lends its place to others meanwhile."""
+        group.awaited = True
+        task.awaiting += 1
+        if task.awaiting == 1:
+            if self.queue:
+                self._free_place()
+            else:
+                self.running -= 1
+
+    def _unhold(self, group_id: int) -> None:
+        group = self.groups[group_id]
+        group.pending -= 1
+        if not group.pending:
+            self._resolve(group)
+
+    def _resume_waiting(self, interrupt_id: str, group_id: int) -> None:
+        """Hook for the core: a resumption that waited for a place has one now."""
+
+    def _member(self, frame: int, op_index: int) -> Block | None:
+        """Return the enclosing member of a join that operator ``op_index`` opened."""
+        while frame:
+            block = self.blocks[frame]
+            join = self.joins.get(block.join)
+            if join is not None and join.op == op_index:
+                return block
+
+            frame = block.frame
+
+        return None
+
+    def _arrive(self, op: PlanOp, value: Any, frame: int, group: int, sig: int, depth: int) -> None:
+        block = self._member(frame, op.group)
+        if block is None:
+            return  # a chunk of the block, started from elsewhere
+
+        join = self.joins[block.join]
+        block.arrived = True
+        join.results[block.index] = value
+        self._check_complete(join, group, sig, depth)
+
+    def _check_complete(self, join: Join, group: int, sig: int, depth: int) -> None:
+        if len(join.results) < join.total:
+            return
+
+        del self.joins[join.id]
+        op = self.ops[join.op]
+        results = join.results
+        order = sorted(results)
+        value: Any
+        if op.kind == BATCH:
+            value = {self.ops[op.members[i]].name: results[i] for i in order}
+        else:
+            value = [results[i] for i in order]
+
+        if op.end >= 0 and (results or op.kind != BATCH):
+            alive = self.groups.get(group)
+            if alive is None or not alive.pending:
+                group = self._detached_group()
+
+            self._pass(self.ops[op.end], value, join.lane, join.frame, group, sig, depth)
+
+        while join.waiting:  # side branches of members: nothing limits them any more
+            self._resume_waiting(*join.waiting.pop(0))
+
+        for outer in {join.lane, join.frame}:
+            if outer:
+                self._release(outer)
+
+    def _detached_group(self) -> int:
+        raise NotImplementedError
+
+    # -- places in a limited join --------------------------------------------------------------------------------
+
+    def _enter(self, block: Block) -> None:
+        while True:
+            block.active += 1
+            if block.active > 1:
+                return
+
+            join = self.joins.get(block.join)
+            if join is not None and join.limit:
+                join.active += 1
+
+            if not block.lane or not self.blocks[block.lane].limited:
+                return
+
+            block = self.blocks[block.lane]
+
+    def _exit(self, block: Block) -> None:
+        while True:
+            block.active -= 1
+            if block.active:
+                return
+
+            join = self.joins.get(block.join)
+            outer = self.blocks[block.lane] if block.lane else None
+            if join is not None and join.limit:
+                join.active -= 1
+                if join.waiting or join.items is not None:
+                    self._refill(join)
+
+            if outer is None or not outer.limited:
+                return
+
+            block = outer
+
+    def _full_join(self, lane: int) -> Join | None:
+        """Return the join whose places keep a member in ``lane`` from becoming active, if any."""
+        while lane:
+            block = self.blocks[lane]
+            if not block.limited or block.active:
+                return None
+
+            join = self.joins.get(block.join)
+            if join is not None and join.limit and join.active >= join.limit:
+                return join
+
+            lane = block.lane
+
+        return None
+
+    # -- gates ---------------------------------------------------------------------------------------------------
+
+    def _gate(self, op: PlanOp, value: Any, lane: int, group: int, sig: int, event: str, depth: int, kind: str) -> None:
+        if op.mode == "or":
+            self._pass(op, (kind, event, value), lane, 0, group, sig, depth)
+        elif op.mode == "simple_or":
+            self._pass(op, value, lane, 0, group, sig, depth)
+        else:
+            gate = self.gates.setdefault((op.index, lane), Gate(op.index, lane, {}))
+            gate.values[f"{kind}:{event}"] = value
+            if len(gate.values) < len(op.triggers):
+                return
+
+            del self.gates[op.index, lane]
+            gathered: dict[str, dict[str, Any]] = {}
+            for trigger in op.triggers:
+                gathered.setdefault(trigger.type, {})[trigger.name] = gate.values[trigger.id]
+
+            self._pass(op, gathered, lane, 0, group, sig, depth)
+
+    def _collect(self, op: PlanOp, value: Any, lane: int, frame: int, group: int, sig: int, depth: int) -> None:
+        name = op.options["collection_name"]
+        branches = [o for o in self.ops if o.kind == COLLECT and o.options["collection_name"] == name]
+        gate = self.gates.setdefault((branches[0].index, frame), Gate(branches[0].index, frame, {}))
+        gate.values[op.options["branch_id"]] = value
+        if len(gate.values) < len(branches):
+            return
+
+        gathered = {o.options["branch_id"]: gate.values[o.options["branch_id"]] for o in branches}
+        if op.mode == "filled_then_empty":
+            del self.gates[branches[0].index, frame]
+
+        self._pass(op, gathered, lane, frame, group, sig, depth)
+
+    # -- cancelling ----------------------------------------------------------------------------------------------
+
+    def poison(self, task: Task) -> None:
+        """The task failed or was stopped: the joins it belongs to must not complete as if it had never been."""
+        for block_id in (task.frame, task.lane):
+            while block_id:
+                block = self.blocks[block_id]
+                block.arrived = True
+                block_id = block.frame or block.lane
+
+    def cancel_group(self, group_id: int, spare: int = 0) -> None:
+        """Stop every active task of a group's subtree, except ``spare``. Parked ones stay parked."""
+        self._cancel([group_id], (spare,))
+
+    def cancel_all(self, spare: Collection[int] = ()) -> None:
+        """Stop every active task, except those whose records are in ``spare``."""
+        self._cancel(list(self.groups), spare)
+
+    def _cancel(self, roots: list[int], spare: Collection[int]) -> None:
+        """Stop the subtrees of ``roots``. Without recursion: awaited emits nest a thousand deep."""
+        members: dict[int, list[Task]] = {}
+        for task in self.tasks.values():
+            if task.rec not in spare and task.status not in (PARKED, CANCELLING):
+                members.setdefault(task.group, []).append(task)
+
+        children: dict[int, list[int]] = {}
+        for group in self.groups.values():
+            children.setdefault(group.parent, []).append(group.id)
+
+        reached: dict[int, None] = {}
+        stack = roots[::-1]
+        while stack:
+            group_id = stack.pop()
+            if group_id not in reached:
+                reached[group_id] = None
+                for task in members.get(group_id, ()):
+                    stack.extend(children.get(task.rec, ()))
+
+        for join in list(self.joins.values()):
+            if join.items is not None and join.group in reached:
+                join.total -= len(join.items) - join.next
+                join.items = None
+                self._unhold(join.group)
+
+        for group_id in reached:
+            for task in members.get(group_id, ()):
+                if task.status == QUEUED:
+                    self.poison(task)
+                    self._finish(task)
+                else:
+                    task.status = CANCELLING
+                    self.out.append((CANCEL, task.rec))
+
+    # -- places in words -----------------------------------------------------------------------------------------
+
+    def scope(self, task: Task) -> str:
+        """Return the task's place: ``for_each[3]/classify#1``. The same over attempts and interleavings."""
+        segment = self.ops[task.op].segment
+        prefix = self._prefixes.get(task.lane)
+        if prefix is None:
+            prefix = self._prefix(task.lane)
+
+        return f"{prefix}{segment}#{task.activation}" if task.activation else prefix + segment
+
+    def _prefix(self, lane: int) -> str:
+        known = self._prefixes.get(lane)
+        if known is None:
+            block = self.blocks[lane]
+            name, _, nth = block.segment.partition("#")
+            segment = f"{name}[{block.index}]#{nth}" if nth else f"{name}[{block.index}]"
+            known = f"{self._prefix(block.lane)}{segment}/"
+            if known.count("/") > _DEPTH_LIMIT:
+                known = f"~{hashlib.sha1(known.encode(), usedforsecurity=False).hexdigest()[:16]}/"
+
+            self._prefixes[lane] = known
+
+        return known

@@ -1,0 +1,63 @@
+"""What hosts an execution: the Event Center, the clock, the ports and the control plane it uses.
+
+A :class:`Services` object is fixed at ``create_execution`` and never looked up again, so two runtimes in one process
+(an eval round beside the application, say) stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowdeck.events import EventCenter
+from flowdeck.execution.control import ControlPlane
+from flowdeck.execution.ports import Clock, Ports, SystemClock
+
+__all__ = ["Services", "current_services", "set_default_services", "use_services"]
+
+
+@dataclass(slots=True)
+class Services:
+    """The collaborators every execution of one runtime shares."""
+
+    center: EventCenter
+    clock: Clock = field(default_factory=SystemClock)
+    ports: Ports = field(default_factory=Ports)
+    control: ControlPlane | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+_selected: ContextVar[Services | None] = ContextVar("flowdeck_services", default=None)
+_default: Services | None = None
+
+
+def current_services() -> Services:
+    """Return the services selected in this context, else the process default."""
+    global _default
+    selected = _selected.get()
+    if selected is not None:
+        return selected
+
+    if _default is None:
+        _default = Services(center=EventCenter())
+
+    return _default
+
+
+def set_default_services(services: Services) -> None:
+    """Make ``services`` the process default. :class:`flowdeck.Runtime` calls this once for ``flowdeck.runtime``."""
+    global _default
+    _default = services
+
+
+@contextmanager
+def use_services(services: Services) -> Iterator[Services]:
+    """Select ``services`` for executions created inside the block."""
+    token = _selected.set(services)
+    try:
+        yield services
+    finally:
+        _selected.reset(token)

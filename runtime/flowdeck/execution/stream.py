@@ -1,0 +1,86 @@
+"""The runtime stream: product events a run puts out while it works, replayable by late readers."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any
+
+__all__ = ["RuntimeStream"]
+
+
+class RuntimeStream:
+    """An append-only list with readers. Every reader sees every item, from the first, at its own pace.
+
+    Items live as long as the execution object. ``limit`` bounds them: beyond it the oldest are let go, and a reader
+    that was behind them gets one ``{"type": "stream", "action": "gap", "missed": n}`` item in their place.
+    """
+
+    __slots__ = ("_base", "_items", "_waiters", "closed", "limit")
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._items: list[Any] = []
+        self._base = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self.closed = False
+        self.limit = limit
+
+    def __len__(self) -> int:
+        return self._base + len(self._items)
+
+    def put(self, item: Any) -> None:
+        """Append ``item`` and wake the readers. Items after :meth:`close` are kept but nobody is shown them."""
+        if self.closed:
+            return
+
+        self._items.append(item)
+        if len(self._items) > self.limit:
+            half = self.limit // 2  # one big cut now and then, not one shift an item
+            del self._items[:half]
+            self._base += half
+
+        self._wake()
+
+    def close(self) -> bool:
+        """End the stream: readers stop after the last item. Returns whether it was open."""
+        was_open = not self.closed
+        self.closed = True
+        self._wake()
+        return was_open
+
+    def _wake(self) -> None:
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def read(self, timeout: float | None) -> AsyncIterator[Any]:
+        """Yield every item until the stream ends, or until none came for ``timeout`` seconds (with a warning)."""
+        position = 0
+        while True:
+            if position < self._base:
+                yield {"type": "stream", "action": "gap", "missed": self._base - position}
+                position = self._base
+
+            while position < len(self):
+                position += 1
+                yield self._items[position - 1 - self._base]
+                if position < self._base:
+                    break
+
+            if position < len(self) or position < self._base:
+                continue
+
+            if self.closed:
+                return
+
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout(timeout):
+                    await waiter
+            except TimeoutError:
+                warnings.warn(f"the runtime stream had no item for {timeout} s", UserWarning, stacklevel=2)
+                return
