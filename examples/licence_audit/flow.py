@@ -98,17 +98,16 @@ async def ask(data: TriggerFlowRuntimeData) -> Any:
 
 async def record(data: TriggerFlowRuntimeData) -> Verdict:
     """Write the answer into the verdict. What is no clear approval is a rejection."""
-    interrupt = data.resume.interrupt
+    interrupt: dict[str, Any] = data.resume.interrupt or {}
     answer = data.input if isinstance(data.input, dict) else {"decision": data.input}
-    decision = "approved" if answer.get("decision") == "approve" else "rejected"
-    note = str(answer.get("note") or "")
-    if answer.get("decision") not in ("approve", "reject"):
-        note = "the answer was neither approve nor reject"
-
+    decided = {
+        "decision": "approved" if answer.get("decision") == "approve" else "rejected",
+        "actor": str(interrupt.get("actor") or ""),
+        "note": str(answer.get("note") or ""),
+    }
     asked = {field: interrupt["payload"][field] for field in _VERDICT_FIELDS}
-    verdict = Verdict(**asked, decision=decision, actor=str(interrupt.get("actor") or ""), note=note)
-    await tell(data, "review_decided", "review", f"{verdict['name']} is {decision}", "running")
-    return verdict
+    await tell(data, "review_decided", "review", f"{asked['name']} is {decided['decision']}", "running")
+    return cast(Verdict, asked | decided)
 
 
 async def write_report(data: TriggerFlowRuntimeData) -> dict[str, Any]:

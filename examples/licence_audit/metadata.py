@@ -91,7 +91,7 @@ def discover(paths: Sequence[str] = ()) -> list[Found]:
     if paths:
         folders = [folder for path in paths for folder in _site_packages(Path(path))]
     else:
-        folders = [Path(entry) for entry in sys.path if entry and Path(entry).is_dir()]
+        folders = [Path(entry) for entry in sys.path if entry and _is_folder(Path(entry))]
 
     found: dict[tuple[str, str], Found] = {}
     for info in (info for folder in dict.fromkeys(folders) for info in _infos(folder, strict=bool(paths))):
@@ -109,6 +109,13 @@ def discover(paths: Sequence[str] = ()) -> list[Found]:
         )
 
     return [found[key] for key in sorted(found)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # what this user may not even look at holds nothing it could import
+        return False
 
 
 def _site_packages(path: Path) -> list[Path]:

@@ -6,15 +6,18 @@ This is the seam an application copies: a web handler or a worker does the same 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .flow import flow
 from .interaction import is_product_event
 
+if TYPE_CHECKING:
+    from flowdeck.execution.execution import TriggerFlowExecution
+
 __all__ = ["Answer", "audit"]
 
-Answer = Callable[[Any, Mapping[str, Any]], Awaitable[None]]
+Answer = Callable[[Any, Mapping[str, Any]], Coroutine[Any, Any, None]]
 """``answer(execution, interrupt)`` gives one interrupt its answer."""
 
 
@@ -35,23 +38,27 @@ async def audit(
         asyncio.CancelledError: the caller gave up; the run is then closed as cancelled.
     """
     execution = flow.create_execution(auto_close_timeout=0.0, task_id=task_id, runtime_resources={"task_id": task_id})
-    listener = asyncio.create_task(_listen(execution, on_event, answer))
+    run = asyncio.gather(
+        execution.async_start({"paths": list(paths), "out": out}),
+        _listen(execution, on_event, answer),
+    )
     try:
-        snapshot = await execution.async_start({"paths": list(paths), "out": out})
+        snapshot, _ = await asyncio.shield(run)
     finally:
-        # A failed or cancelled run is still open: closing it ends the stream and withdraws its questions.
-        await execution.async_close(pending_interrupts="cancel")
-        await listener
+        # Harmless when it is done. Otherwise it stops what works, withdraws what people were asked, and is recorded.
+        await execution.async_cancel(reason="the audit was stopped")
+        await asyncio.wait([run])
 
     return dict(snapshot["summary"])
 
 
-async def _listen(execution: Any, on_event: Callable[[Mapping[str, Any]], None], answer: Answer | None) -> None:
-    answers: list[asyncio.Task[None]] = []
-    async for item in execution.get_async_runtime_stream(timeout=None):
-        if is_product_event(item):
-            on_event(item)
-        elif answer is not None and item.get("type") == "interrupt" and item.get("action") == "pause":
-            answers.append(asyncio.ensure_future(answer(execution, item["interrupt"])))  # type: ignore[arg-type]
-
-    await asyncio.gather(*answers)
+async def _listen(
+    execution: TriggerFlowExecution, on_event: Callable[[Mapping[str, Any]], None], answer: Answer | None
+) -> None:
+    """Read the runtime stream to its end; it ends with the run, and raises what failed the run."""
+    async with asyncio.TaskGroup() as answers:
+        async for item in execution.get_async_runtime_stream(timeout=None):
+            if is_product_event(item):
+                on_event(item)
+            elif answer is not None and item.get("type") == "interrupt" and item.get("action") == "pause":
+                answers.create_task(answer(execution, item["interrupt"]))

@@ -75,7 +75,7 @@ class Runtime:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings by name; see ``docs/configuration.md``."""
+        """Settings by name, such as ``runtime.raise_error``; shared with every execution of this runtime."""
         return self.services.settings
 
     @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Final
 from flowdeck.events.ids import next_serial
 from flowdeck.events.record import EventRecord
 from flowdeck.layout import Layout, StoreError
-from flowdeck_sinks._journal_blobs import BLOB_BYTES, move_payload
+from flowdeck_sinks._journal_blobs import BLOB_BYTES, LINE_BYTES, move_payload
 from flowdeck_sinks._journal_segment import SegmentLog
 
 __all__ = ["JournalWriter", "Losses"]
@@ -100,19 +100,20 @@ class JournalWriter:
             return 0
 
         before = sum(map(len, lines))
+        waiting: list[bytes] = []
+        failure: Exception | None = None
         try:
-            ready, failure = len(lines), None
             if max(map(len, lines)) > BLOB_BYTES:
-                ready, failure = self._move_payloads(lines)
-            settled = self.log.append(lines if ready == len(lines) else lines[:ready])
+                lines, waiting, failure = self._prepared(lines)
+            settled = self.log.append(lines)
             self._note(self.log.failure or failure)
         except Exception:
             _log.exception("flowdeck journal: %d events could not be written", len(lines))
             self.losses.add(len(lines), before, "internal_error", numbered=False)
             settled = len(lines)
 
-        if settled < len(lines):
-            self.held = lines[settled:]
+        if settled < len(lines) or waiting:
+            self.held = lines[settled:] + waiting
             return before - sum(map(len, self.held))
 
         self._report()
@@ -131,19 +132,22 @@ class JournalWriter:
                 self.failure,
             )
 
-    def _move_payloads(self, lines: list[bytes]) -> tuple[int, Exception | None]:
-        """Move large payloads of ``lines`` to blobs; return how many lines are ready, and what stopped it."""
+    def _prepared(self, lines: list[bytes]) -> tuple[list[bytes], list[bytes], Exception | None]:
+        """Move large values of ``lines`` to blobs; return the lines ready to write, the rest, and what stopped it."""
+        ready: list[bytes] = []
         for index, line in enumerate(lines):
-            if len(line) <= BLOB_BYTES:
-                continue
-            try:
-                lines[index] = move_payload(self.layout, line)
-            except (OSError, StoreError) as error:
-                return index, error
-            if lines[index] is not line:
-                self.blobs += 1
+            if len(line) > BLOB_BYTES:
+                try:
+                    line = move_payload(self.layout, line)
+                except (OSError, StoreError) as error:
+                    return ready, lines[index:], error
+                if len(line) > LINE_BYTES:
+                    self.losses.add(1, len(line), "too_large", numbered=False)
+                    continue
+                self.blobs += line is not lines[index]
+            ready.append(line)
 
-        return len(lines), None
+        return ready, [], None
 
     def _report(self) -> None:
         """Put what was lost on record, and skip the numbers it would have had."""

@@ -106,13 +106,15 @@ class ConsoleSink:
         if self.mode == "off":
             return
 
-        self._accepted += 1
         line = record.encoded
-        if self._ended or self._closing or self._queued + len(line) > self._queue_bytes:
+        size = len(line)
+        # Single additions of plain numbers: CPython switches threads at calls, and there is none in between.
+        self._accepted += 1
+        if self._ended or self._closing or self._queued + size > self._queue_bytes:
             self._dropped += 1
             return
 
-        self._queued += len(line)
+        self._queued += size
         self._queue.append(line)
         if not self._bell.is_set():
             self._bell.set()
@@ -194,7 +196,8 @@ class ConsoleSink:
                 markers.append(line)
                 continue
 
-            self._queued -= len(line)
+            length = len(line)
+            self._queued -= length
             count += 1
             text = self._format(line)
             size += len(text)
@@ -248,22 +251,24 @@ class ConsoleSink:
 
     def _write_bytes(self, descriptor: int, data: bytes) -> bool:
         # Not through the stream: a daemon thread that hangs inside its buffer would block the interpreter's exit.
-        view = memoryview(data)
+        # A duplicate, because the number may belong to another file once the program has closed its stream.
+        own = os.dup(descriptor)
+        try:
+            return self._write_chunks(own, memoryview(data))
+        finally:
+            os.close(own)
+
+    def _write_chunks(self, descriptor: int, view: memoryview) -> bool:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        give_up: float | None = None
         while view:
             if poll.poll(100):
-                give_up = None
                 try:
                     view = view[os.write(descriptor, view[:CHUNK]) :]
                 except BlockingIOError:
                     time.sleep(LINGER_S)
-            elif self._closing:
-                give_up = give_up or time.monotonic() + 1.0
-                if time.monotonic() > give_up:
-                    self._ended = True
-                    return False
+            elif self._ended:  # closed, and the time for it is over
+                return False
 
         return True
 

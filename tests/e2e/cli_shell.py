@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pexpect
+
+from flowdeck.durable import ControlClient
+from flowdeck.layout import StoreNotFound
+from flowdeck_sinks.store import query as sql_query
 
 __all__ = ["FLOWDECK", "Shell", "eventually", "install"]
 
@@ -93,15 +98,30 @@ class Shell:
         drop = ("FLOWDECK_STORE", "FLOWDECK_SINKS", "NO_COLOR", "COLUMNS", "LINES")
         self.env = {name: value for name, value in os.environ.items() if name not in drop}
         self.env |= {"FLOWDECK_STORE": str(self.store), "PYTHONPATH": "", "TERM": "xterm-256color"}
+        self.env["PYTHONFAULTHANDLER"] = "1"
         self._running: list[Running] = []
         self._terminals: list[pexpect.spawn[str]] = []
 
     def run(self, *args: str, timeout: float = 40.0, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end. No command may ever show a traceback."""
-        options = {"capture_output": True, "text": True, "cwd": self.folder, "env": self.env, **options}
-        done = subprocess.run([*FLOWDECK, *args], timeout=timeout, **options)
-        assert "Traceback" not in (done.stderr or ""), done.stderr
-        return done
+        given = options.pop("input", None)
+        process = subprocess.Popen(
+            [*FLOWDECK, *args],
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **{"cwd": self.folder, "env": self.env, **options},
+        )
+        try:
+            out, err = process.communicate(given, timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # faulthandler then shows where it hangs
+            out, err = process.communicate(timeout=10)
+            raise AssertionError(f"{args} took longer than {timeout} s:\n{out}\n{err}") from None
+
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def ok(self, *args: str, **options: Any) -> str:
         """Run a command that must succeed and return its stdout."""
@@ -150,10 +170,26 @@ class Shell:
         self._terminals.append(spawned)
         return spawned
 
+    def sql(self, query: str) -> list[dict[str, Any]]:
+        """The rows of a query, asked in this process; none while there is no store yet."""
+        try:
+            result = sql_query(self.store, query)
+        except StoreNotFound:
+            return []
+
+        return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+    def statuses(self) -> list[str]:
+        """The status of every run, newest first."""
+        return [row["status"] for row in self.sql("select status from runs order by started_at desc")]
+
     def open_interrupts(self) -> list[dict[str, Any]]:
-        """What waits for an answer now; nothing while there is no store yet."""
-        done = self.run("interrupts", "list", "--json")
-        return list(json.loads(done.stdout)) if done.returncode == 0 else []
+        """What waits for an answer now, asked in this process; nothing while there is no store yet."""
+        try:
+            with ControlClient(self.store) as client:
+                return [msgspec.to_builtins(row) for row in client.list_interrupts()]
+        except StoreNotFound:
+            return []
 
     def close(self) -> None:
         """End everything that still runs."""

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from tests.events.support import Collector, collecting
 
 from flowdeck.events import EventCenter, UnlistedEvent
 from flowdeck.events.catalogue import (
@@ -21,7 +22,6 @@ from flowdeck.events.catalogue import (
     status_mermaid,
 )
 from flowdeck.events.model import ObservationEvent
-from tests.events.support import Collector, collecting
 
 
 def test_every_row_is_sound() -> None:
@@ -154,7 +154,9 @@ def test_a_flow_emits_only_what_is_listed() -> None:
 
     async def main() -> None:
         flow = TriggerFlow(name="listed")
-        flow.to(step).to(flaky, retry=Retry(attempts=2)).for_each(concurrency=2).to(step).end_for_each().to(ask)
+        flow.to(step).to(flaky, retry=Retry(attempts=2)).for_each(concurrency=2).to(("inner", step)).end_for_each().to(
+            ask
+        )
         execution = flow.create_execution(auto_close=False)
         await execution.async_start([1, 2])
         for interrupt in list(execution.get_pending_interrupts()):

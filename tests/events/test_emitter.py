@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.events.support import collecting
 
 from flowdeck.events import RunContext, run_scope
-from tests.events.support import collecting
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])

@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 import pytest
+from tests.events.support import Collector, collecting
 
 from flowdeck.events import EventCenter, ObservationEvent
-from tests.events.support import Collector, collecting
 
 
 class Waiter:
@@ -95,7 +95,7 @@ def test_the_payload_is_the_emitters_own() -> None:
 def test_framework_events_never_wait_for_a_hook() -> None:
     """A hook that hangs does not hold the emitter; the event is delivered behind its back."""
     center = EventCenter()
-    started, release = threading.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
     seen: list[str] = []
 
     async def slow(event: ObservationEvent) -> None:
@@ -110,9 +110,7 @@ def test_framework_events_never_wait_for_a_hook() -> None:
             center.type("chunk.started").emit({"status": "running"})
 
         assert seen == []
-        while not started.is_set():
-            await asyncio.sleep(0)
-
+        await started.wait()
         assert seen == []
         release.set()
         assert await center.async_flush(timeout=10)
@@ -186,8 +184,8 @@ def test_what_a_loop_emitted_is_delivered_before_it_ends() -> None:
     seen: list[Any] = []
 
     async def hook(event: ObservationEvent) -> None:
-        await asyncio.sleep(0)
         seen.append(event.payload)
+        await asyncio.sleep(0)
 
     center.register_hook(hook)
 
@@ -302,6 +300,8 @@ def test_hooks_that_emit_for_each_other_do_not_deadlock() -> None:
     center = EventCenter()
     seen: list[str] = []
 
+    enough = asyncio.Event()
+
     async def ping(event: ObservationEvent) -> None:
         seen.append("ping")
         if len(seen) < 10:
@@ -311,6 +311,8 @@ def test_hooks_that_emit_for_each_other_do_not_deadlock() -> None:
         seen.append("pong")
         if len(seen) < 10:
             await center.async_emit({"event_type": "to.ping"})
+        else:
+            enough.set()
 
     center.register_hook(ping, event_types="to.ping")
     center.register_hook(pong, event_types="to.pong")
@@ -318,8 +320,7 @@ def test_hooks_that_emit_for_each_other_do_not_deadlock() -> None:
     async def main() -> None:
         async with asyncio.timeout(10):
             await center.async_emit({"event_type": "to.ping"})
-            while len(seen) < 10:
-                await asyncio.sleep(0)
+            await enough.wait()
 
     asyncio.run(main())
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.events.support import strict
 
 from flowdeck.events import Fragment, RunContext, current_run, run_context, run_scope
-from tests.events.support import strict
 
 
 def test_a_root_is_its_own_root() -> None:
@@ -84,6 +84,23 @@ def test_run_context_values_enter_new_runs() -> None:
     assert after.meta == {"task_id": "t", "tenant_id": "n", "shard": 3}
     assert outside.meta == {}
     assert RunContext.attempt(run, "chunk_execution", Fragment({"a": 1})).meta["user_id"] == "u"
+
+
+def test_what_a_run_was_given_wins_over_the_block_around_it() -> None:
+    """A run's own task_id passes to its children; only a block opened inside it overrides."""
+    with run_context(task_id="outer", tenant_id="n"):
+        run = RunContext.create(run_kind="workflow_execution", meta={"task_id": "own"})
+        attempt = RunContext.attempt(run, "chunk_execution", Fragment({"chunk_id": "c"}))
+        nested = attempt.create_child(run_kind="workflow_execution")
+        with run_context(user_id="u"):
+            inner = attempt.create_child(run_kind="workflow_execution")
+
+        with run_context(task_id="inner"):
+            overridden = attempt.create_child(run_kind="workflow_execution")
+
+    assert (nested.meta["task_id"], nested.meta["tenant_id"]) == ("own", "n")
+    assert (inner.meta["task_id"], inner.meta["user_id"]) == ("own", "u")
+    assert overridden.meta["task_id"] == "inner"
 
 
 def test_run_scope_follows_the_context() -> None:

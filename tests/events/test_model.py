@@ -5,9 +5,9 @@ from typing import Any
 
 import pydantic
 import pytest
+from tests.events.support import collecting, cycle_payload
 
 from flowdeck.events import ErrorInfo, ObservationEvent, RunContext, RuntimeEvent
-from tests.events.support import collecting, cycle_payload
 
 FIELDS = {"event_id", "event_type", "source", "level", "message", "payload", "error", "run", "meta", "timestamp"}
 
@@ -43,7 +43,7 @@ def test_bad_events_raise_validation_errors(bad: dict[str, Any]) -> None:
 
 def test_errors_and_runs_are_normalised() -> None:
     """Exceptions become ErrorInfo, mappings become runs, and both dump to plain data."""
-    event = ObservationEvent(event_type="a.b", error=ValueError("bad"), run={"run_id": "r", "run_kind": "k"})  # type: ignore[arg-type]
+    event = ObservationEvent(event_type="a.b", error=ValueError("bad"), run={"run_id": "r", "run_kind": "k"})
 
     assert isinstance(event.error, ErrorInfo) and event.error.message == "bad"
     assert isinstance(event.run, RunContext) and event.run.run_id == "r"

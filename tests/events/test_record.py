@@ -4,10 +4,10 @@ import itertools
 from typing import Any
 
 import pytest
+from tests.events.support import collecting, strict
 
 from flowdeck.events import ErrorInfo, EventRecord, Fragment, RunContext
 from flowdeck.events.record import MESSAGE_LIMIT, PAYLOAD_LIMIT
-from tests.events.support import collecting, strict
 
 WIRE_ORDER = [
     "event_id", "event_type", "source", "level", "message", "payload", "error", "run", "meta", "timestamp",

@@ -267,6 +267,34 @@ def test_a_large_payload_becomes_a_blob(tmp_path: Path) -> None:
     assert sink.statistics()["blobs"] == 2
 
 
+def test_no_field_can_make_a_line_too_long(tmp_path: Path) -> None:
+    """Huge errors, metas and event types neither poison the store nor lose the envelope."""
+    sink = JournalSink(tmp_path / "store", queue_bytes=1 << 28)
+    story = Story(sink)
+    run = story.execution("e1", note="n" * 300_000)
+    story.tell(
+        run, "my.large", None, meta={"mine": "m" * 2_000_000, "small": 1},
+        error={"type": "Huge", "message": "x", "details": {"body": "d" * 2_000_000}},
+    )  # fmt: skip
+    story.tell(run, "my.wide", None, meta={f"k{n}": "v" * 100_000 for n in range(50)})
+    sink.accept(Encoded(plain(1).encoded.replace(b"test.event", b"t" * 17_000_000)))
+    story.tell(run, "my.last")
+    sink.close()
+    large, wide, last, report = written(sink.store)
+    assert large["run"]["execution_id"] == "e1"
+    assert large["run"]["meta"]["flow_name"] == "audit"
+    assert large["run"]["meta"]["note"]["size"] == 300_002
+    assert (large["meta"]["seq"], large["meta"]["small"]) == (1, 1)
+    assert large["meta"]["mine"]["size"] == 2_000_002
+    assert (large["error"]["type"], large["error"]["message"]) == ("Huge", "x")
+    assert large["error"]["details"]["body"]["size"] == 2_000_002
+    assert wide["meta"]["seq"] == 2
+    assert json.loads((sink.layout.blobs / wide["meta"]["$blob"]).read_bytes())["k49"] == "v" * 100_000
+    assert last["event_type"] == "my.last"
+    assert (report["payload"]["count"], report["payload"]["reason"]) == (1, "too_large")
+    assert all(len(line) < 1_000_000 for _, line in raw_lines(sink.store))
+
+
 def test_after_close_events_are_counted_not_written(tmp_path: Path) -> None:
     """A closed sink takes nothing, raises nothing, and counts what came."""
     sink = JournalSink(tmp_path / "store")

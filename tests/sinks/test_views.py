@@ -121,6 +121,21 @@ def test_terminal_statuses(story: Story, last: str, expected: str) -> None:
         assert rows(story, "SELECT errors, error_type, error_message FROM runs") == [(1, "ValueError", "broken")]
 
 
+def test_a_failed_run_names_what_ended_it(story: Story) -> None:
+    """The run's error is the terminal event's, else the last one; a failure that was retried successfully is none."""
+    for name, own in (("own", TimeoutError("gave up")), ("chunks", None), ("healed", None)):
+        run = story.execution(name)
+        story.tell(story.chunk(run, "a"), "chunk.failed", {"will_retry": True}, error=ValueError("first try"))
+        if name != "healed":
+            story.tell(story.chunk(run, "a"), "chunk.failed", {"will_retry": False}, error=KeyError("second try"))
+        story.tell(run, f"triggerflow.execution_{'completed' if name == 'healed' else 'failed'}", error=own)
+    assert rows(story, "SELECT execution_id, error_type, error_message, errors FROM runs ORDER BY 1") == [
+        ("chunks", "KeyError", "'second try'", 3),
+        ("healed", None, None, 1),
+        ("own", "TimeoutError", "gave up", 3),
+    ]
+
+
 def test_a_new_epoch_opens_a_finished_run(story: Story) -> None:
     """A recovered execution is running again: a newer epoch outweighs every event of the older."""
     run = story.execution("e1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ class _Answering:
         # The inbox is of no use (its disk is full, say). The audit can still be finished from here.
         self._inbox_works = False
         if interrupt["id"] in execution.get_pending_interrupts():
-            await execution.async_continue_with(interrupt["id"], value, actor=actor)
+            with suppress(Exception):  # what fails after the answer fails the run, which reports it itself
+                await execution.async_continue_with(interrupt["id"], value, actor=actor)
 
     def _through_inbox(self, interrupt_id: str, value: Any, actor: str) -> bool:
         from flowdeck.durable import ControlClient

@@ -74,11 +74,13 @@ class _Runner:
     async def run(self) -> dict[str, Any]:
         execution = self._definition.create_execution(auto_close_timeout=0.0)
         self.execution_id = execution.id
-        listener = asyncio.create_task(self._listen(execution))
+        # The stream ends with the run and raises what failed it after an answer. Shielded, because a run is cancelled
+        # through its execution, which records it, and not through whoever waits for it.
+        work = asyncio.gather(execution.async_start(self._value), self._listen(execution))
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                snapshot: dict[str, Any] = await execution.async_start(self._value)
-                return snapshot
+                snapshot, _ = await asyncio.shield(work)
+                return dict(snapshot)
         except TimeoutError:
             if limit.expired():
                 waiting = ", ".join(execution.get_pending_interrupts()) or "nothing"
@@ -92,7 +94,7 @@ class _Runner:
             raise _failure(self._definition, error, self._store) from error
         finally:
             await execution.async_cancel(reason="stopped")
-            await listener
+            await asyncio.wait([work])
 
     async def _listen(self, execution: Any) -> None:
         async for item in execution.get_async_runtime_stream(timeout=None):

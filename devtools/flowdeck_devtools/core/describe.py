@@ -99,6 +99,16 @@ def _declared(event: Event, payload: _Payload) -> str:
     return f"{payload.get('flow_name') or ''}{number}".replace("1 operators", "1 operator")
 
 
+def _stream(event: Event, payload: _Payload) -> str:
+    item = payload.get("item")
+    if not isinstance(item, dict):
+        return _value(payload, "item")
+    if item.get("type") in ("interrupt", "intervention") and "action" in item:
+        return f"{item['type']} {item['action']}"
+    title = item.get("title") or item.get("message")
+    return title if isinstance(title, str) and title else short_json(item)
+
+
 def _state(event: Event, payload: _Payload) -> str:
     return f"{payload.get('key')} = {_value(payload, 'value')}"
 
@@ -133,5 +143,6 @@ _BY_TYPE: dict[str, Callable[[Event, _Payload], str]] = {
     "triggerflow.execution_resumed": _resumed,
     "triggerflow.execution_waiting": _waiting,
     "triggerflow.state_changed": _state,
+    "triggerflow.stream_item_emitted": _stream,
     "sink.dropped": _dropped,
 }

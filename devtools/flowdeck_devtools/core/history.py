@@ -86,7 +86,7 @@ _RUNS_SQL = """
 SELECT * FROM runs WHERE parent_run_id IS NULL AND run_id IS NOT NULL ORDER BY started_at DESC LIMIT ?
 """
 _LINES_SQL = """
-SELECT writer, wseq, event_id, event_type, source, level, message, epoch_ms(ts) AS timestamp,
+SELECT writer, wseq, event_id, event_type, source, level, message, epoch_us(ts) // 1000 AS timestamp,
   payload::VARCHAR AS payload, error::VARCHAR AS error, run::VARCHAR AS run, meta::VARCHAR AS meta
 FROM events WHERE root_run_id = ? ORDER BY writer, wseq LIMIT ?
 """

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from flowdeck.layout import Layout, StoreError, is_writer_alive
+from flowdeck.layout import Layout, StoreError, live_writers
 from flowdeck_devtools.core.clock import Clock, SystemClock
 from flowdeck_devtools.core.index import RunIndex
 from flowdeck_devtools.core.ring import LineRing
@@ -275,8 +275,7 @@ class LiveStore:
         return self.index.dropped
 
     def _look_for_dead(self) -> None:
-        layout = Layout(self.store)
-        alive = {writer for writer in self._writers if is_writer_alive(layout, writer)}
+        alive = set(live_writers(Layout(self.store)))
         self.writers_alive = len(alive)
         self.index.mark_lost(self._writers - alive)
 

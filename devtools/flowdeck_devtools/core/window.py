@@ -90,12 +90,14 @@ class RingWindow:
     def _look_back(self, until: float) -> bool:
         passes, before = self._passes, len(self._older)
         assert passes is not None
-        while self._scanned_from > self._ring.start and time.perf_counter() < until:
+        while self._scanned_from > self._ring.start:
             first, lines = self._ring.slice(self._scanned_from - _STEP, self._scanned_from)
             for offset in range(len(lines) - 1, -1, -1):
                 if passes(lines[offset]):
                     self._older.append(first + offset)
             self._scanned_from = first
+            if time.perf_counter() > until:
+                break  # one slice is always looked at, however busy the tail is
         return len(self._older) != before
 
     def _forget(self) -> None:

@@ -173,6 +173,12 @@ class DevToolsApp(App[None]):
         """The id of the place on top."""
         return self.current_mode
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        screen = self.screen_stack[-1] if self.screen_stack else None
+        if isinstance(screen, DeckScreen) and screen.too_small:
+            return action in ("quit", "interrupt")
+        return True
+
     def action_go(self, place: str) -> None:
         if place == self.current_mode or isinstance(self.screen, HelpDialog | PickDialog):
             return

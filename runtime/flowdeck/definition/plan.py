@@ -190,7 +190,6 @@ class Plan:
                 op.group = index_of[source.group_id or ""]
                 self.ops[op.group].end = op.index
 
-
     def _check_cycles(self) -> None:
         """Refuse a cycle in which nothing runs: a value in it would go round for ever inside the core."""
         done: set[int] = set()

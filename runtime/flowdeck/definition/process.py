@@ -154,7 +154,7 @@ class Process:
         block = self._blocks[-1] if self._blocks else None
         if block is not None and block.again and not known:
             raise DefinitionError(
-                f"{block.op.kind.split('_')[0]} {block.op.key!r} was declared on this line before, without {key!r}. "
+                f"{_opener(block.op.kind)} {block.op.key!r} was declared on this line before, without {key!r}. "
                 "Two blocks need a name= each; a block declared again must have the same steps, under names if lambdas"
             )
 
@@ -416,9 +416,8 @@ class Process:
         )
 
     def _innermost(self, method: str, kind: str) -> _Block:
-        opener = kind.split("_", maxsplit=1)[0] if kind == "match_route" else "for_each"
         if not self._blocks:
-            raise BlockError(f"{method}(): no {opener} is open here")
+            raise BlockError(f"{method}(): no {_opener(kind)} is open here")
 
         block = self._blocks[-1]
         if block.op.kind != kind:
@@ -432,6 +431,11 @@ async def _final_result(data: Any) -> Any:
         await data.async_set_state("$final_result", data.input, emit=False)
 
     return data.input
+
+
+def _opener(kind: str) -> str:
+    """Return the method that opens a block of this kind."""
+    return "match" if kind == "match_route" else "for_each"
 
 
 def _bound(spec: SubFlow) -> tuple[Any, ...]:

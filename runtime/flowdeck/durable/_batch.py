@@ -1,13 +1,14 @@
 """Changes on their way into ``state.db``: merged by what they are about, written in one transaction.
 
 An execution that opens and finishes between two commits is one INSERT, and a batch that could not be written (the file
-was locked, the disk full) takes the newer changes in instead of growing with time. Merging keeps the order that
-matters: of two changes to one thing the later wins.
+was locked, the disk full) takes the newer changes in instead of growing with time. Of two changes to one thing the
+later wins.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -38,12 +39,16 @@ INFO_COLUMNS = (
 
 
 class Opened(NamedTuple):
-    """An execution began, or was loaded again. ``info`` is the caller's mapping; ``us`` when it was said."""
+    """An execution began, or was loaded again. ``info`` is the caller's mapping; ``us`` when it was said.
+
+    ``handle`` travels along to whoever acts on the commit.
+    """
 
     execution_id: str
     writer: str
     info: dict[str, Any]
     us: int
+    handle: Any
 
 
 class StatusChanged(NamedTuple):
@@ -90,48 +95,45 @@ Change = Opened | StatusChanged | InterruptOpened | InterruptClosed | Ack
 
 
 class Batch:
-    """Changes merged by execution, interrupt and inbox row."""
+    """Changes merged by execution, interrupt and inbox row.
 
-    __slots__ = ("acks", "answers", "interrupts", "opened", "statuses")
+    Where merging would lose the order (something is opened again after it was closed), a new part begins; parts are
+    written one after the other in the same transaction.
+    """
+
+    __slots__ = ("_parts",)
 
     def __init__(self) -> None:
-        self.opened: dict[str, Opened] = {}
-        self.statuses: dict[str, StatusChanged] = {}
-        self.interrupts: dict[tuple[str, str], InterruptOpened] = {}
-        self.answers: dict[tuple[str, str], InterruptClosed] = {}
-        self.acks: dict[int, Ack] = {}
+        self._parts = [_Part()]
 
     def __len__(self) -> int:
-        return len(self.opened) + len(self.statuses) + len(self.interrupts) + len(self.answers) + len(self.acks)
+        return sum(map(len, self._parts))
 
     def add(self, change: Change) -> None:
         """Merge one change; it is newer than all that were added before."""
-        if isinstance(change, StatusChanged):
-            self.statuses[change.execution_id] = change
-        elif isinstance(change, Opened):
-            self.opened[change.execution_id] = change
-            self.statuses.pop(change.execution_id, None)
-        elif isinstance(change, InterruptOpened):
-            key = change.execution_id, change.interrupt_id
-            self.interrupts[key] = change
-            self.answers.pop(key, None)
-        elif isinstance(change, InterruptClosed):
-            self.answers[change.execution_id, change.interrupt_id] = change
-        else:
-            self.acks[change.row_id] = change
+        if self._parts[-1].must_precede(change):
+            self._parts.append(_Part())
+
+        self._parts[-1].add(change)
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what was merged, in an order in which each change may be written alone."""
+        for part in self._parts:
+            yield from part.changes()
+
+    def still_open(self) -> list[Any]:
+        """Return the handles of the executions that this batch opens and does not end."""
+        return [handle for part in self._parts for handle in part.still_open()]
 
     def write(self, connection: sqlite3.Connection) -> int:
         """Write everything in one transaction and return how many changes another owner fenced out.
 
         Raises:
-            sqlite3.Error: nothing of the batch was written.
+            sqlite3.Error: Nothing of the batch was written.
         """
         connection.execute("BEGIN IMMEDIATE")
         try:
-            self._write_opened(connection)
-            self._write_interrupts(connection)
-            fenced = self._write_statuses(connection)
-            self._write_acks(connection)
+            fenced = sum(part.write(connection) for part in self._parts)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -139,6 +141,68 @@ class Batch:
             raise
 
         return fenced
+
+
+class _Part:
+    """Changes whose order does not matter any more."""
+
+    __slots__ = ("acks", "answers", "ends", "interrupts", "opened", "statuses")
+
+    def __init__(self) -> None:
+        self.opened: dict[str, Opened] = {}
+        self.statuses: dict[str, StatusChanged] = {}
+        self.interrupts: dict[tuple[str, str], InterruptOpened] = {}
+        self.answers: dict[tuple[str, str], InterruptClosed] = {}
+        self.acks: dict[int, Ack] = {}
+        self.ends: set[str] = set()
+        """Executions with a terminal status in this part."""
+
+    def __len__(self) -> int:
+        return len(self.opened) + len(self.statuses) + len(self.interrupts) + len(self.answers) + len(self.acks)
+
+    def must_precede(self, change: Change) -> bool:
+        """Tell whether ``change`` only means the same when this part was written before it."""
+        if isinstance(change, Opened):
+            return change.execution_id in self.ends
+        if isinstance(change, InterruptOpened):
+            return change.execution_id in self.ends or (change.execution_id, change.interrupt_id) in self.answers
+        if isinstance(change, Ack):
+            return change.row_id in self.acks or (change.outcome == "early" and bool(self.ends))
+        return False
+
+    def add(self, change: Change) -> None:
+        if isinstance(change, StatusChanged):
+            if change.execution_id in self.ends:
+                return  # terminal states absorb
+
+            self.statuses[change.execution_id] = change
+            if change.status in TERMINAL:
+                self.ends.add(change.execution_id)
+        elif isinstance(change, Opened):
+            self.opened[change.execution_id] = change
+            self.statuses.pop(change.execution_id, None)
+        elif isinstance(change, InterruptOpened):
+            self.interrupts[change.execution_id, change.interrupt_id] = change
+        elif isinstance(change, InterruptClosed):
+            self.answers[change.execution_id, change.interrupt_id] = change
+        else:
+            self.acks[change.row_id] = change
+
+    def changes(self) -> Iterator[Change]:
+        yield from self.opened.values()
+        yield from self.interrupts.values()
+        yield from self.answers.values()
+        yield from self.acks.values()
+        yield from self.statuses.values()
+
+    def still_open(self) -> list[Any]:
+        return [opened.handle for key, opened in self.opened.items() if key not in self.ends]
+
+    def write(self, connection: sqlite3.Connection) -> int:
+        self._write_opened(connection)
+        self._write_interrupts(connection)
+        self._write_acks(connection)
+        return self._write_statuses(connection)
 
     def _write_opened(self, connection: sqlite3.Connection) -> None:
         if not self.opened:
@@ -183,11 +247,12 @@ class Batch:
                 _UPDATE_STATUS,
                 [(s.status, s.us, s.us if s.status in TERMINAL else None, s.execution_id, s.writer) for s in updates],
             )
-            fenced = len(updates) - cursor.rowcount
+            if cursor.rowcount != len(updates):
+                counts = (connection.execute(_COUNT_FENCED, (s.execution_id, s.writer)) for s in updates)
+                fenced = sum(cursor.fetchone()[0] for cursor in counts)
 
-        # In the commit that ends an execution, so that nobody can be asked for, or send, what nobody will
-        # take.
-        ended = [s for s in self.statuses.values() if s.status in TERMINAL]
+        # In the commit that ends an execution, so that nobody can be asked for, or send, what nobody will take.
+        ended = [self.statuses[execution_id] for execution_id in self.ends]
         if ended:
             connection.executemany(_CANCEL_INTERRUPTS, [(s.us, s.execution_id, s.writer) for s in ended])
             connection.executemany(
@@ -233,7 +298,12 @@ _CLOSE_INTERRUPT = """
     UPDATE interrupts SET status = ?, response = ?, actor = ?, closed_us = ? WHERE id = ? AND execution_id = ?
 """
 
-_UPDATE_STATUS = "UPDATE executions SET status = ?, updated_us = ?, finished_us = ? WHERE id = ? AND writer = ?"
+_UPDATE_STATUS = """
+    UPDATE executions SET status = ?, updated_us = ?, finished_us = ?
+    WHERE id = ? AND writer = ? AND finished_us IS NULL
+"""
+
+_COUNT_FENCED = "SELECT count(*) FROM executions WHERE id = ? AND writer <> ?"
 
 _OWNED = "(SELECT id FROM executions WHERE id = ? AND writer = ?)"
 
@@ -249,4 +319,8 @@ _REFUSE_INBOX = f"""
 _ACK = "UPDATE inbox SET outcome = ?, detail = ?, acked_us = ? WHERE id = ?"
 
 # A refused answer settled nothing, so the next one may.
-_RELEASE_ANSWER = "UPDATE interrupts SET answer_row = NULL WHERE answer_row = ? AND status = 'waiting'"
+_RELEASE_ANSWER = """
+    UPDATE interrupts SET answer_row = NULL
+    WHERE id = (SELECT target FROM inbox WHERE id = ?1) AND answer_row = ?1
+        AND execution_id = (SELECT execution_id FROM inbox WHERE id = ?1)
+"""

@@ -1,21 +1,15 @@
-"""The questions :class:`~flowdeck.durable.client.ControlClient` puts to ``state.db``, and its guarded connections."""
+"""The questions :class:`~flowdeck.durable.client.ControlClient` puts to ``state.db``, and how rows become objects."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
 from flowdeck.durable._rows import AmbiguousInterrupt, ExecutionRow, InboxEntry, InterruptRow
 from flowdeck.durable._values import decode
-from flowdeck.durable.statedb import explain, file_id
-from flowdeck.layout import StoreNotFound
 
-__all__ = ["Handle", "Query", "executions", "find_interrupt", "inbox", "interrupts"]
+__all__ = ["Query", "executions", "find_interrupt", "inbox", "interrupts"]
 
 CANDIDATES: Final = 6
 """How many fitting ids are looked for; one more than are shown."""
@@ -41,9 +35,6 @@ _INBOX: Final = """
 _SHORT_ID: Final = """
     SELECT id, execution_id FROM interrupts WHERE {state} AND {fit} ORDER BY opened_us LIMIT ?
 """
-
-# The leaked ones: what a parent opened, a forked child must neither use nor close.
-_inherited: list[sqlite3.Connection] = []
 
 
 class Query:
@@ -150,69 +141,3 @@ def _value(text: str) -> Any:
     except ValueError:
         # One row that somebody spoiled by hand must not hide the others.
         return text
-
-
-class Handle:
-    """One connection, opened when it is needed, used by one thread at a time, opened again after a fork and when the
-    file was replaced by another."""
-
-    def __init__(self, path: Path, opener: Callable[[], sqlite3.Connection]) -> None:
-        self._path = path
-        self._opener = opener
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def use(self) -> Iterator[sqlite3.Connection | None]:
-        """Give the connection, ``None`` while there is no ``state.db`` yet.
-
-        Raises:
-            StoreError: For whatever SQLite reports, inside the block too.
-        """
-        if self._pid != os.getpid():
-            self._leave_to_parent()
-
-        with self._lock:
-            connection = self._current()
-            try:
-                yield connection
-            except sqlite3.Error as error:
-                raise explain(error, self._path) from error
-
-    def close(self) -> None:
-        """Close the connection if it is open."""
-        if self._pid == os.getpid():
-            with self._lock:
-                self._drop()
-
-    def _current(self) -> sqlite3.Connection | None:
-        found = file_id(self._path)
-        if self._connection is not None and found != self._file:
-            self._drop()
-
-        if self._connection is None and found is not None:
-            try:
-                self._connection = self._opener()
-            except StoreNotFound:
-                # The file is there, but its maker has not finished it.
-                return None
-            except sqlite3.Error as error:
-                raise explain(error, self._path) from error
-
-            self._file = found
-
-        return self._connection
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _leave_to_parent(self) -> None:
-        if self._connection is not None:
-            _inherited.append(self._connection)
-        self._connection = None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from flowdeck.durable._batch import TERMINAL
 from flowdeck.durable._rows import AnswerResult
 from flowdeck.durable._values import decode
-from flowdeck.durable.schema import check
+from flowdeck.durable.schema import check, same_json
 
 __all__ = ["Request", "strict_json"]
 
@@ -54,7 +54,7 @@ class Request(NamedTuple):
         if row is None:
             return None
 
-        if (row[1], row[2]) == (self.kind, self.target) and _same_value(row[3], self.payload):
+        if (row[1], row[2]) == (self.kind, self.target) and same_json(decode(row[3]), decode(self.payload)):
             return AnswerResult(row[0], "duplicate", "the same request was accepted before")
 
         return AnswerResult(None, "conflict", f"the dedup key {self.dedup_key!r} was used for another request")
@@ -134,10 +134,6 @@ def _misfit(record: str, payload: str) -> AnswerResult | None:
 
     more = f"; and {len(errors) - _DETAIL_LIMIT} more" if len(errors) > _DETAIL_LIMIT else ""
     return AnswerResult(None, "rejected", "; ".join(errors[:_DETAIL_LIMIT]) + more)
-
-
-def _same_value(left: str, right: str) -> bool:
-    return left == right or decode(left) == decode(right)
 
 
 def _now_us() -> int:

@@ -1,10 +1,10 @@
 """The thread that notices new inbox rows and hands them to the executions of this process.
 
-It asks ``PRAGMA data_version`` every 25 ms, which reads no page of the file, and looks at the inbox only when another
+It asks ``PRAGMA data_version`` every 40 ms, which reads no page of the file, and looks at the inbox only when another
 connection wrote something. It exists while an execution is open and ends shortly after the last one has.
 
-Exactly once: row ids rise in commit order, so everything above the last id looked at is new. An execution that is
-watched from now on gets, once, what lay there for it up to that id. Both are read in one snapshot.
+Exactly once, in the order of ids: ids rise in commit order, so everything above the last id looked at is new. An
+execution that is watched from now on gets first what lay there for it up to that id, read in the same snapshot.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from flowdeck.durable._handle import Handle
 from flowdeck.durable._values import decode
-from flowdeck.durable.statedb import connect_readonly, file_id, is_busy
+from flowdeck.durable.statedb import StoreBusy, connect_readonly, file_id
 from flowdeck.execution.control import Controlled, InboxRow
-from flowdeck.layout import StoreError
 
-__all__ = ["Watcher"]
+__all__ = ["Watched", "Watcher"]
 
-TICK_SECONDS: Final = 0.025
-"""Time between two looks. Measured: 0.1 % of a core."""
+TICK_SECONDS: Final = 0.04
+"""Time between two looks. Measured: 0.4 % of a core on a small virtual machine, nearly all of it the waking up."""
 
 LINGER_TICKS: Final = 20
 """Ticks without an open execution after which the thread ends; a program that runs one short flow after another
 should not start a thread for each."""
+
+READ_SECONDS: Final = 1.0
+"""How long one look waits for a lock; in WAL mode only recovery after a crash takes one."""
 
 RETRY_SECONDS: Final = 0.5
 """Pause after the file could not be read."""
@@ -44,6 +47,19 @@ _FROM = f"SELECT {_COLUMNS} FROM inbox i JOIN executions e ON e.id = i.execution
 _RawRow = tuple[int, str, str, str | None, str, str, str | None, int]
 
 
+class Watched:
+    """An execution and how far the inbox was handed to it. One object per opening, so a reload starts afresh."""
+
+    __slots__ = ("active", "execution", "last_id")
+
+    def __init__(self, execution: Controlled) -> None:
+        self.execution = execution
+        self.active = False
+        """Set by the watcher once the execution's row is committed."""
+        self.last_id = 0
+        """Id of the last row that was handed over."""
+
+
 class Watcher:
     """Watches the inbox on behalf of one :class:`~flowdeck.durable.control.StateControl`."""
 
@@ -54,21 +70,33 @@ class Watcher:
         ack: Callable[[int, str, str | None], None],
         problem: Callable[[str, str], None],
     ) -> None:
-        self.executions: dict[str, Controlled] = {}
-        """The open executions of this process by id. Filled and emptied by the control's callers."""
         self._path = path
         self._writer = writer
         self._ack = ack
         self._problem = problem
-        self._new: deque[str] = deque()
+        self._handle = Handle(path, lambda: connect_readonly(path, READ_SECONDS))
+        self._file: tuple[int, int] | None = None
+        self._last_id: int | None = None
+        """Id of the newest row at the last look; ``None`` before the first."""
+        self._open: dict[str, Watched] = {}
+        self._new: deque[Watched] = deque()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._counts = {"delivered": 0, "delivery_failures": 0, "looks": 0}
 
-    def watch(self, execution_ids: Iterable[str]) -> None:
-        """Begin to deliver to these executions, whose rows are committed. Starts the thread if there is none."""
-        self._new.extend(execution_ids)
+    def add(self, execution: Controlled) -> Watched:
+        """Take an execution in. Nothing is delivered before :meth:`watch` names it."""
+        watched = self._open[execution.id] = Watched(execution)
+        return watched
+
+    def remove(self, execution_id: str) -> None:
+        """Deliver nothing more to an execution."""
+        self._open.pop(execution_id, None)
+
+    def watch(self, committed: Iterable[Watched]) -> None:
+        """Begin to deliver to these, whose rows are committed. Starts the thread if there is none."""
+        self._new.extend(committed)
         with self._lock:
             if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._run, name="flowdeck-inbox", daemon=True)
@@ -82,87 +110,90 @@ class Watcher:
             thread.join(timeout)
 
     def statistics(self) -> dict[str, int]:
-        """Return delivered, delivery_failures, looks (reads of the inbox) and watched (open executions)."""
-        return {**self._counts, "watched": len(self.executions), "watching": int(self._thread is not None)}
+        """Return delivered, delivery_failures, looks (reads of the inbox), watched (open executions) and watching."""
+        return {**self._counts, "watched": len(self._open), "watching": int(self._thread is not None)}
 
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        version: tuple[int, int] | None = None
+        idle = 0
         while True:
+            new = [self._new.popleft() for _ in range(len(self._new))]
             try:
-                self._watch_until_idle()
-            except (sqlite3.Error, StoreError) as error:
-                if not (isinstance(error, sqlite3.Error) and is_busy(error)):
-                    self._problem("watch", f"cannot read the inbox in {self._path}: {error}. It is tried again")
-                # What was half delivered when the reading broke off is looked at again from the start.
-                self._new.extend(list(self.executions))
-                self._stop.wait(RETRY_SECONDS)
+                with self._handle.use() as connection:
+                    now = self._handle.generation, int(connection.execute("PRAGMA data_version").fetchone()[0])
+                    rows = self._look(connection, new) if new or now != version else []
 
-            # watch() appends before it takes the lock, so either we see its ids here or it sees no thread.
-            with self._lock:
-                if self._stop.is_set() or not (self._new or self.executions):
-                    self._thread = None
-                    return
-
-    def _watch_until_idle(self) -> None:
-        # A local of this frame, never of the object: see the note in control.StateControl._run on forks.
-        connection = connect_readonly(self._path, busy_timeout=1.0)
-        try:
-            version = -1
-            last_id = 0
-            idle = 0
-            opened = file_id(self._path)
-            while not self._stop.is_set() and idle < LINGER_TICKS:
-                if file_id(self._path) != opened:
-                    # Somebody put another file there; this one will never change again.
-                    self._new.extend(list(self.executions))
-                    return
-
-                new = self._take_new()
-                now = int(connection.execute("PRAGMA data_version").fetchone()[0])
-                if new or now != version:
-                    last_id = self._look(connection, new, last_id if version != -1 else None)
-                    version = now
+                version = now
+                for row in rows:
+                    self._deliver(row)
 
                 self._stop.wait(TICK_SECONDS)
-                idle = 0 if self.executions or self._new else idle + 1
-        finally:
-            connection.close()
+            except Exception as error:
+                if not isinstance(error, StoreBusy):
+                    self._problem("watch", f"cannot read the inbox: {error}. It is tried again.")
+                # What was not handed over when the reading broke off is looked for again.
+                self._new.extend(list(self._open.values()))
+                self._stop.wait(RETRY_SECONDS)
 
-    def _take_new(self) -> list[str]:
-        return [self._new.popleft() for _ in range(len(self._new))]
+            idle = 0 if self._open or self._new else idle + 1
+            if (idle >= LINGER_TICKS or self._stop.is_set()) and self._ended():
+                return
 
-    def _look(self, connection: sqlite3.Connection, new: list[str], last_id: int | None) -> int:
-        """Deliver what lies there for ``new`` executions and what came since ``last_id``; return the new last id."""
+    def _ended(self) -> bool:
+        # watch() appends before it takes the lock, so either we see its executions here or it sees no thread.
+        with self._lock:
+            if self._new and not self._stop.is_set():
+                return False
+
+            self._handle.close()
+            self._thread = None
+            return True
+
+    def _look(self, connection: sqlite3.Connection, new: list[Watched]) -> list[_RawRow]:
+        """Return what lies there for ``new`` ones, then what came for anybody since the last look."""
         self._counts["looks"] += 1
+        if self._file != (found := file_id(self._path)):
+            # Another file than before: the ids of its rows have nothing to do with those of the former.
+            self._file = found
+            self._last_id = None
+            for watched in list(self._open.values()):
+                watched.last_id = 0
+
+        for watched in new:
+            watched.active = True
+
+        ids = [watched.execution.id for watched in new]
         writer = self._writer()
         connection.execute("BEGIN")
         try:
             top = int(connection.execute("SELECT coalesce(max(id), 0) FROM inbox").fetchone()[0])
-            seen = top if last_id is None else last_id
+            seen = top if self._last_id is None else self._last_id
             rows: list[_RawRow] = []
-            for start in range(0, len(new), IDS_PER_QUERY):
-                ids = new[start : start + IDS_PER_QUERY]
-                marks = ",".join("?" * len(ids))
+            for start in range(0, len(ids), IDS_PER_QUERY):
+                some = ids[start : start + IDS_PER_QUERY]
+                marks = ",".join("?" * len(some))
                 query = f"{_FROM} {_PENDING} AND i.execution_id IN ({marks}) AND i.id <= ? ORDER BY i.id"
-                rows += connection.execute(query, (writer, *ids, seen)).fetchall()
+                rows += connection.execute(query, (writer, *some, seen)).fetchall()
 
             if top > seen:
                 query = f"{_FROM} i.id > ? AND {_PENDING} ORDER BY i.id"
                 rows += connection.execute(query, (writer, seen)).fetchall()
         finally:
-            connection.execute("COMMIT")
+            if connection.in_transaction:
+                connection.execute("COMMIT")
 
-        for row in rows:
-            self._deliver(row)
-
-        return top
+        self._last_id = top
+        return rows
 
     def _deliver(self, row: _RawRow) -> None:
-        execution = self.executions.get(row[1])
-        if execution is None:
+        watched = self._open.get(row[1])
+        # One that is not active yet gets the row when it is; a row that was handed over is not handed over again.
+        if watched is None or not watched.active or row[0] <= watched.last_id:
             return
 
+        watched.last_id = row[0]
         try:
             payload = decode(row[4])
         except ValueError as error:
@@ -170,10 +201,9 @@ class Watcher:
             return
 
         try:
-            execution.deliver(InboxRow(row[0], row[1], row[2], row[3], payload, row[5], row[6], row[7]))
+            watched.execution.deliver(InboxRow(row[0], row[1], row[2], row[3], payload, row[5], row[6], row[7]))
             self._counts["delivered"] += 1
         except Exception as error:
-            # Not acked: the row stays for whoever owns the execution next, and the sender sees that nobody
-            # took it.
+            # Not acked: the row stays for whoever owns the execution next, and the sender sees that nobody took it.
             self._counts["delivery_failures"] += 1
             self._problem("delivery", f"execution {row[1]} could not take inbox row {row[0]}: {error!r}")

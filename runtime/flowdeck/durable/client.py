@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from flowdeck.durable._queries import Handle, Query, executions, find_interrupt, inbox, interrupts
+from flowdeck.durable._handle import Handle
+from flowdeck.durable._queries import Query, executions, find_interrupt, inbox, interrupts
 from flowdeck.durable._requests import Request, strict_json
 from flowdeck.durable._rows import AmbiguousInterrupt, AnswerResult, ExecutionRow, InboxEntry, InterruptRow
 from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
 from flowdeck.events.ids import new_id
-from flowdeck.layout import Layout, is_writer_alive
+from flowdeck.layout import Layout, StoreNotFound, is_writer_alive
 
 __all__ = ["KINDS", "AmbiguousInterrupt", "AnswerResult", "ControlClient", "ExecutionRow", "InboxEntry", "InterruptRow"]
 
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 class ControlClient:
-    """Reads and answers over a store's ``state.db``. Thread-safe; a forked child opens its own connections.
+    """Reads and answers over a store's ``state.db``. Thread-safe and fork-safe.
 
     A store in which no execution registered yet is empty, not an error; the file is picked up when it appears.
 
@@ -194,12 +195,11 @@ class ControlClient:
 
         if kind == "start":
             prepare(self.path, self._busy_timeout)
+        elif not self.path.exists():
+            return AnswerResult(None, "unknown", f"no execution {execution_id!r} in {self.path.parent}")
 
         request = Request(kind, execution_id, target, text, actor, dedup_key or new_id())
         with self._writer.use() as connection:
-            if connection is None:
-                return AnswerResult(None, "unknown", f"no execution {execution_id!r} in {self.path.parent}")
-
             return request.submit(connection)
 
     def wait_outcome(self, row_id: int, timeout: float) -> AnswerResult:
@@ -232,8 +232,12 @@ class ControlClient:
         return connect(self.path, self._busy_timeout)
 
     def _look(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-        with self._reader.use() as connection:
-            return nothing if connection is None else question(connection)
+        try:
+            with self._reader.use() as connection:
+                return question(connection)
+        except StoreNotFound:
+            # Nobody registered yet, or whoever does has not finished creating the file.
+            return nothing
 
     def _rows(self, query: Query, order: str, limit: int) -> list[Any]:
         return self._look(lambda connection: query.rows(connection, order, limit), [])

@@ -37,14 +37,12 @@ from flowdeck.durable._batch import (
     Opened,
     StatusChanged,
 )
+from flowdeck.durable._handle import Handle
 from flowdeck.durable._values import encode, expiry_us
 from flowdeck.durable._watcher import Watcher
 from flowdeck.durable.statedb import (
     StoreBusy,
     connect,
-    explain,
-    file_id,
-    is_busy,
     prepare,
     state_db_path,
 )
@@ -111,8 +109,9 @@ class StateControl:
     ) -> None:
         self.path = path
         self._writer: Callable[[], str] = writer if callable(writer) else lambda: writer
-        self._on_problem = on_problem or _log_problem
+        self._on_problem = _log_problem if on_problem is None else on_problem
         self._closed = False
+        self._handle = Handle(path, self._open)
         self._reset()
         _instances.add(self)
 
@@ -137,9 +136,8 @@ class StateControl:
         """Register an execution. ``info``: flow_name, entrypoint, run_id, root_run_id, parent_execution_id,
         definition, task_id, tenant_id, user_id, started_us; what is missing is stored as null."""
         try:
-            execution_id = execution.id
-            self._watcher.executions[execution_id] = execution
-            self._put(Opened(execution_id, self._writer(), dict(info), _now_us()))
+            watched = self._watcher.add(execution)
+            self._put(Opened(execution.id, self._writer(), dict(info), _now_us(), watched))
         except Exception as error:
             self._lost(error)
 
@@ -195,14 +193,15 @@ class StateControl:
     def finished(self, execution_id: str, status: str) -> None:
         """Register the terminal status and stop watching the execution."""
         try:
-            self._watcher.executions.pop(execution_id, None)
+            self._watcher.remove(execution_id)
             self._put(StatusChanged(execution_id, self._writer(), status, _now_us()))
         except Exception as error:
             self._lost(error)
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was said before is committed; tell whether it is."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None or not thread.is_alive():
             return not self._queue
 
         written = threading.Event()
@@ -280,54 +279,59 @@ class StateControl:
         except Exception:
             _log.exception("on_problem failed for %s: %s", kind, message)
 
+    def _open(self) -> sqlite3.Connection:
+        prepare(self.path, BUSY_SECONDS)
+        return connect(self.path, BUSY_SECONDS)
+
     # -- the writer thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        # The connection is a local of this frame on purpose: after a fork the frame does not exist in the
-        # child, so nothing there can use the parent's connection or close it, which would break the parent's
-        # locks.
-        connection: sqlite3.Connection | None = None
-        opened: tuple[int, int] | None = None
         batch = Batch()
         waiting: list[threading.Event] = []
         pause = RETRY_SECONDS[0]
+        while self._gather(batch, waiting):
+            try:
+                if len(batch):
+                    with self._handle.use() as connection:
+                        self._write(connection, batch)
+            except StoreError as error:
+                self._failed(error)
+                if self._closed:
+                    self._counts["dropped"] += len(batch)
+                    break
+
+                self._hurry.wait(pause)
+                pause = min(pause * 2, RETRY_SECONDS[1])
+                continue
+
+            pause = RETRY_SECONDS[0]
+            self._committed(batch, waiting)
+            batch, waiting = Batch(), []
+
+        self._handle.close()
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Commit the batch. A change that SQLite cannot take at all is left out, so that it does not stop the rest.
+
+        Raises:
+            sqlite3.Error: The file does not take anything now; nothing was written.
+        """
         try:
-            while self._gather(batch, waiting):
+            self._fenced(batch.write(connection))
+        except Exception as error:
+            # What the file's state causes is worth another try. A value that is no text or number for SQLite is not.
+            if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+                raise
+
+            for change in batch.changes():
+                single = Batch()
+                single.add(change)
                 try:
-                    if len(batch):
-                        # A file that was deleted can be written to without an error, and nobody would see it.
-                        if connection is not None and file_id(self.path) != opened:
-                            connection.close()
-                            connection = None
-
-                        if connection is None:
-                            prepare(self.path, BUSY_SECONDS)
-                            connection = connect(self.path, BUSY_SECONDS)
-                            opened = file_id(self.path)
-
-                        self._counts["fenced"] += self._fenced(batch.write(connection))
-                except (sqlite3.Error, StoreError) as error:
-                    busy = is_busy(error) or isinstance(error, StoreBusy)
-                    if connection is not None and not busy:
-                        connection.close()
-                        connection = None
-
-                    self._failed(error, busy)
-                    if self._closed:
-                        self._counts["dropped"] += len(batch)
-                        return
-
-                    self._merged = len(batch)
-                    self._hurry.wait(pause)
-                    pause = min(pause * 2, RETRY_SECONDS[1])
-                    continue
-
-                pause = RETRY_SECONDS[0]
-                self._committed(batch, waiting)
-                batch, waiting = Batch(), []
-        finally:
-            if connection is not None:
-                connection.close()
+                    self._fenced(single.write(connection))
+                except sqlite3.OperationalError:
+                    raise
+                except Exception as reason:
+                    self._lost(reason)
 
     def _gather(self, batch: Batch, waiting: list[threading.Event]) -> bool:
         """Move what has been said into the batch, waiting for it if there is nothing; False when it is time to end."""
@@ -352,6 +356,7 @@ class StateControl:
             else:
                 batch.add(item)
 
+        self._merged = len(batch)
         return bool(len(batch) or waiting or not self._closed)
 
     def _committed(self, batch: Batch, waiting: list[threading.Event]) -> None:
@@ -360,32 +365,24 @@ class StateControl:
             self._counts["written"] += len(batch)
             self._counts["commits"] += 1
             self._reported -= {"busy", "unwritable", "full_queue"}
-            still_open = [
-                execution_id
-                for execution_id in batch.opened
-                if execution_id not in batch.statuses or batch.statuses[execution_id].status not in TERMINAL
-            ]
+            still_open = batch.still_open()
             if still_open and not self._closed:
                 self._watcher.watch(still_open)
 
         for event in waiting:
             event.set()
 
-    def _failed(self, error: sqlite3.Error | StoreError, busy: bool) -> None:
+    def _failed(self, error: StoreError) -> None:
         self._counts["retries"] += 1
-        told = explain(error, self.path) if isinstance(error, sqlite3.Error) else error
-        self._problem(
-            "busy" if busy else "unwritable",
-            f"{told}. Runs go on; what they register is kept and tried again",
-        )
+        kind = "busy" if isinstance(error, StoreBusy) else "unwritable"
+        self._problem(kind, f"{error} Runs go on; what they register is kept and tried again.")
 
-    def _fenced(self, count: int) -> int:
+    def _fenced(self, count: int) -> None:
         if count:
+            self._counts["fenced"] += count
             self._problem(
-                "fenced",
-                f"another process took over {count} execution(s) of this one; its record of them is kept",
+                "fenced", f"another process took over {count} execution(s) of this one; its record of them is kept"
             )
-        return count
 
 
 _instances: weakref.WeakSet[StateControl] = weakref.WeakSet()

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Checked", "check"]
+__all__ = ["Checked", "check", "same_json"]
 
 MAX_DEPTH: Final = 64
 """Nesting of value and references at which checking stops: a schema may refer to itself."""
@@ -149,16 +149,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _same(left: Any, right: Any) -> bool:
-    """Equality of JSON values: 1 equals 1.0 and is not true."""
+def same_json(left: Any, right: Any) -> bool:
+    """Tell whether two JSON values are equal by the standard: 1 equals 1.0 and is not true."""
     if _is_number(left) and _is_number(right):
         return bool(left == right)
     if _type_of(left) != _type_of(right):
         return False
     if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(_same, left, right))
+        return len(left) == len(right) and all(map(same_json, left, right))
     if isinstance(left, dict):
-        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
     return bool(left == right)
 
 
@@ -183,13 +183,13 @@ def _check_type(c: _Checker, value: Any, wanted: Any, schema: dict[str, Any], pa
 
 @_rule("enum")
 def _check_enum(c: _Checker, value: Any, wanted: Any, schema: dict[str, Any], path: str, depth: int) -> Iterator[str]:
-    if not any(_same(value, option) for option in wanted):
+    if not any(same_json(value, option) for option in wanted):
         yield f"{path}: {_short(value)} is not one of {', '.join(_short(option) for option in wanted)}"
 
 
 @_rule("const")
 def _check_const(c: _Checker, value: Any, wanted: Any, schema: dict[str, Any], path: str, depth: int) -> Iterator[str]:
-    if not _same(value, wanted):
+    if not same_json(value, wanted):
         yield f"{path}: must be {_short(wanted)}"
 
 
@@ -319,7 +319,7 @@ def _check_items(c: _Checker, value: Any, wanted: Any, schema: dict[str, Any], p
 def _check_unique(c: _Checker, value: Any, wanted: Any, schema: dict[str, Any], path: str, depth: int) -> Iterator[str]:
     if wanted and isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            if any(_same(item, earlier) for earlier in value[:index]):
+            if any(same_json(item, earlier) for earlier in value[:index]):
                 yield f"{path}[{index}]: {_short(item)} is there twice"
 
 

@@ -10,8 +10,11 @@ only kind of its own.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -180,26 +183,52 @@ def prepare(path: Path, busy_timeout: float) -> None:
         StoreBusy: Another process holds it for longer than ``busy_timeout`` seconds.
         StorePermission, StoreFull, StoreIsFile: As their names say.
     """
-    try:
-        # SQLite gives -wal and -shm the mode of the main file, so this one call keeps all three private.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except IsADirectoryError as error:
-        raise StoreDamaged(f"{path} is a directory; move it away, or {_ELSEWHERE}.") from error
-    except OSError as error:
-        raise store_error(error, path.parent) from error
+    if path.is_dir():
+        raise StoreDamaged(f"{path} is a directory; move it away, or {_ELSEWHERE}.")
 
-    try:
-        with closing(connect(path, busy_timeout)) as connection:
-            if _format_of(connection, path) == FORMAT:
+    if not path.exists():
+        _create_empty(path)
+    elif not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise store_error(PermissionError(errno.EACCES, "not writable", str(path)), path.parent)
+
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            with closing(connect(path, busy_timeout)) as connection:
+                if _format_of(connection, path) < FORMAT:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    _upgrade(connection, path)
+
                 return
 
-            connection.execute("PRAGMA journal_mode = WAL")
-            _upgrade(connection, path)
+        except sqlite3.Error as error:
+            # The change into WAL mode does not wait for others by itself.
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise explain(error, path) from error
 
-    except sqlite3.Error as error:
-        raise explain(error, path) from error
+        time.sleep(0.01)
+
+
+def _create_empty(path: Path) -> None:
+    """Make an empty private file, if there is none.
+
+    Under another name first: closing a descriptor drops every lock this process has on the file, so ``state.db`` itself
+    must never be opened by anything but SQLite.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        # SQLite gives -wal and -shm the mode of the main file, so this one mode keeps all three private.
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            with suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            draft.unlink()
+
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(path) from error
+    except OSError as error:
+        raise store_error(error, path.parent) from error
 
 
 def file_id(path: Path) -> tuple[int, int] | None:
@@ -296,10 +325,20 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
 
 def _format_of(connection: sqlite3.Connection, path: Path) -> int:
     """Return the format number, 0 for a file nobody has written to; refuse foreign and newer ones."""
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    # One snapshot: between two of these questions another process may create the tables.
+    own = not connection.in_transaction
+    if own:
+        connection.execute("BEGIN")
+    try:
+        found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    finally:
+        if own and connection.in_transaction:
+            connection.execute("COMMIT")
+
     if application != APPLICATION_ID:
-        if found or application or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if found or application or tables:
             raise StoreDamaged(f"{path} is an SQLite file of another program. Move it away, or {_ELSEWHERE}.")
         return 0
 

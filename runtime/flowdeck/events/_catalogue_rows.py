@@ -69,7 +69,6 @@ _EXECUTION: tuple[Row, ...] = (
         None,
         "Work still running at close was cancelled.",
     ),
-    ("triggerflow.interrupt_raised", "WARNING", "interrupt", None, "A chunk paused and waits for an answer."),
     ("triggerflow.interrupt_answered", "INFO", "interrupt_id actor value", None, "A person or program answered."),
     ("triggerflow.interrupt_expired", "WARNING", "interrupt on_expire interrupt_id", None, "Nobody answered in time."),
     (
@@ -132,6 +131,7 @@ _ANY_RUN: tuple[Row, ...] = (
         "A stream item came after the stream was closed.",
     ),
     ("triggerflow.stream_closed", "INFO", "execution_id", None, "The runtime stream ended."),
+    ("triggerflow.interrupt_raised", "WARNING", "interrupt", None, "A chunk paused and waits for an answer."),
     (
         "triggerflow.interrupt_unhandled",
         "ERROR",

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from flowdeck.errors import FlowdeckError
 from flowdeck.events.aliases import matcher
 from flowdeck.events.catalogue import CATALOGUE, LEVELS, OPEN_FAMILIES, is_framework_type
 from flowdeck.events.emitter import Emitter
@@ -39,7 +40,7 @@ HOOK_QUEUE: Final = 10_000
 """Events that may wait for one hook."""
 
 
-class UnlistedEvent(LookupError):
+class UnlistedEvent(FlowdeckError, LookupError):
     """A strict Event Center was asked for a framework event that the catalogue does not list."""
 
 

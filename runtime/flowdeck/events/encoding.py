@@ -26,8 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowdeck.events import redaction
-from flowdeck.events.redaction import MASK, is_secret_key
+from flowdeck.events.redaction import MASK, _is_clean, has_unclean_key, is_secret_key
 
 __all__ = ["DEPTH_LIMIT", "describe", "encode", "fast_encode", "looks_clean", "sanitise"]
 
@@ -38,7 +37,7 @@ REPR_LIMIT: Final = 1024
 INTEGER_LIMIT: Final = 14_000
 """Bits of an integer; a longer one is named, not written."""
 
-_PLAIN: Final = frozenset(
+PLAIN: Final = frozenset(
     {
         type(None),
         bool,
@@ -54,7 +53,7 @@ _PLAIN: Final = frozenset(
         decimal.Decimal,
     }
 )
-_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
+CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
 fast_encode: Final = msgspec.json.Encoder().encode
 """msgspec as it is: quick, but raises on what JSON has no form for."""
@@ -63,7 +62,7 @@ fast_encode: Final = msgspec.json.Encoder().encode
 def encode(value: Any) -> bytes:
     """Return ``value`` as JSON bytes, redacted and at most 64 levels deep. Never raises."""
     kind = type(value)
-    if kind in _PLAIN or (kind in _CONTAINERS and looks_clean(value)):
+    if kind in PLAIN or (kind in CONTAINERS and looks_clean(value)):
         try:
             return fast_encode(value)
         except Exception:
@@ -76,8 +75,7 @@ def looks_clean(container: Any, room: int = DEPTH_LIMIT) -> bool:
     """Whether ``container`` may be encoded as it is. Wrong only on the careful side."""
     try:
         if type(container) is dict:
-            # The set is looked up each time: `redaction` swaps its content, never the object.
-            if not redaction._is_clean(container) and redaction.has_unclean_key(container):
+            if not _is_clean(container) and has_unclean_key(container):
                 return False
 
             container = container.values()
@@ -85,7 +83,7 @@ def looks_clean(container: Any, room: int = DEPTH_LIMIT) -> bool:
         room -= 1
         for item in container:  # a loop beats map() and set operations below some fifty items
             kind = type(item)
-            if kind not in _PLAIN and (kind not in _CONTAINERS or room == 0 or not looks_clean(item, room)):
+            if kind not in PLAIN and (kind not in CONTAINERS or room == 0 or not looks_clean(item, room)):
                 return False
     except RuntimeError:
         return False  # changed by another thread while we looked
@@ -116,7 +114,7 @@ def _sanitise(value: Any, room: int) -> Any:
     if kind is int:
         return _integer(value)
 
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return value
 
     try:

@@ -29,7 +29,7 @@ class EventType:
             self._started.emit({"status": "running"}, static, run, epoch, seq)
     """
 
-    __slots__ = ("__weakref__", "center", "direct", "head", "hooks", "level", "name", "sinks", "source")
+    __slots__ = ("__weakref__", "center", "common", "direct", "hooks", "level", "name", "sinks", "source")
 
     def __init__(self, center: EventCenter, name: str, level: str, source: str) -> None:
         self.center = center
@@ -37,7 +37,7 @@ class EventType:
         self.level = level
         self.source = source
         """The default ``source`` of its events."""
-        self.head = head_bytes(name, source, level)
+        self.common = head_bytes(name, source, level) + b'null,"payload":'
         self.sinks: tuple[Accept, ...] = ()
         """Everything that takes the event: sinks, then background deliveries to hooks."""
         self.direct: tuple[Accept, ...] = ()
@@ -113,7 +113,10 @@ class EventType:
             message,
             None if error is None else ErrorInfo.of(error),
             meta,
-            self.head if source is None or source == self.source else None,
+            # The constant bytes of the usual shape; any other one is put together when it is encoded.
+            self.common
+            if message is None and error is None and meta is None and (source is None or source == self.source)
+            else None,
         )
         for accept in sinks:
             try:

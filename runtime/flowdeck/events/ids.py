@@ -16,7 +16,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-__all__ = ["ID_LENGTH", "format_id", "new_id", "next_serial"]
+__all__ = ["ID_LENGTH", "event_opening", "format_id", "new_id", "next_serial"]
 
 ID_LENGTH: Final = 32
 """Characters of every id."""
@@ -49,14 +49,34 @@ def new_id() -> str:
     return format_id(next_serial())
 
 
+_ENDS: Final = [f"{number:03x}".encode() for number in range(4096)]
+_opening: tuple[int, bytes] = (-1, b"")
+
+
+def event_opening(serial: int) -> bytes:
+    """Return ``{"event_id":"<id>``, the first bytes of an event's wire form; half the price of formatting the id."""
+    global _opening
+    block, opening = _opening
+    if serial >> 12 != block:
+        block = serial >> 12
+        opening = b'{"event_id":"' + format_id(block << 12).encode()[:-3]
+        if block << 12 < _last_since:  # a block that a fork divides is never remembered
+            return b'{"event_id":"' + format_id(serial).encode()
+
+        _opening = (block, opening)
+
+    return opening + _ENDS[serial & 4095]
+
+
 def _redraw_after_fork() -> None:
-    global _last_since, _last_prefix
+    global _last_since, _last_prefix, _opening
     boundary = next_serial()
     prefix = _draw_prefix()
     _since.append(boundary)
     _prefixes.append(prefix)
     _last_since = boundary
     _last_prefix = prefix
+    _opening = (-1, b"")
 
 
 os.register_at_fork(after_in_child=_redraw_after_fork)

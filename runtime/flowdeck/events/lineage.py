@@ -35,16 +35,18 @@ _NO_IDS: Final[_Ids] = (None, None, None, None, None)
 class Fragment:
     """A static mapping and its JSON, encoded once: the part of a payload or meta that never changes."""
 
-    __slots__ = ("inner", "keys", "mapping", "opening", "text")
+    __slots__ = ("inner", "isdisjoint", "keys", "mapping", "opening", "text")
 
     def __init__(self, mapping: Mapping[str, Any]) -> None:
         self.mapping: dict[str, Any] = dict(mapping)
         self.inner: bytes = encode(self.mapping)[1:-1]
         """The object without its braces; empty for an empty mapping."""
-        self.opening: bytes = b"{" + self.inner + b","
-        """The object's start, ready for more members; only for a mapping that is not empty."""
+        self.opening: bytes = b"{" + self.inner + b"," if self.inner else b""
+        """The object's start, ready for more members; empty for an empty mapping."""
         self.text = self.inner.decode()
         self.keys = frozenset(self.mapping)
+        self.isdisjoint = self.keys.isdisjoint
+        """Whether another mapping shares no key with this one."""
 
     def __repr__(self) -> str:
         return f"Fragment({self.mapping!r})"
@@ -67,8 +69,10 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
     _root_run_id: str | None = None
     _parent_run_id: str | None = None
     _encoded: bytes | None = None
+    _raw: msgspec.Raw | None = None
     _inherited: Fragment | None = None
     _child_part: str | None = None
+    _ambient: Mapping[str, Any] | None = None
 
     @classmethod
     def create(
@@ -96,8 +100,9 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
             merged.update(parent.meta)
 
         ambient = _ambient.get()
-        if ambient is not None:
-            merged.update(ambient)
+        if ambient:
+            known = _ambient_of(parent)
+            merged.update((key, value) for key, value in ambient.items() if known.get(key, _NOTHING) != value)
 
         if meta:
             merged.update(meta)
@@ -111,6 +116,7 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
             _run_id=run_id,
             _root_run_id=root_run_id,
             _parent_run_id=parent_run_id,
+            _ambient=ambient,
         )
 
     def create_child(
@@ -234,6 +240,14 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
 
         return self._encoded
 
+    @property
+    def raw(self) -> msgspec.Raw:
+        """:attr:`encoded` as msgspec embeds it."""
+        if self._raw is None:
+            self._raw = msgspec.Raw(self.encoded)
+
+        return self._raw
+
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form; null fields are left out."""
         out: dict[str, Any] = {
@@ -273,7 +287,7 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
             head = encode(shared)[1:-1] + b',"meta":{' + inherited.inner
             parent._child_part = (head + b"," if inherited.inner else head).decode()
 
-        if not static.inner or not parent._inheritance().keys.isdisjoint(static.keys):
+        if not static.inner or not parent._inheritance().isdisjoint(static.keys):
             return encode(self.to_dict())
 
         # Text is formatted and encoded once: half the price of formatting bytes.
@@ -281,6 +295,17 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
             f'{{"run_id":"{format_id(self._serial)}","run_kind":{_kind_text(self.run_kind)},'
             f"{parent._child_part}{static.text}}}}}"
         ).encode()
+
+
+_NOTHING: Final = object()
+
+
+def _ambient_of(run: RunContext | None) -> Mapping[str, Any]:
+    """What :func:`run_context` had set when ``run`` was made: its own meta may differ on purpose and must win."""
+    while run is not None and run._static is not None:
+        run = run._parent
+
+    return (run._ambient if run is not None else None) or {}
 
 
 @lru_cache(maxsize=256)

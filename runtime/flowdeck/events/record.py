@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from flowdeck.events.encoding import describe, encode, fast_encode, looks_clean
+from flowdeck.events.encoding import CONTAINERS, DEPTH_LIMIT, PLAIN, describe, encode, fast_encode, looks_clean
 from flowdeck.events.errorinfo import ErrorInfo
-from flowdeck.events.ids import format_id
+from flowdeck.events.ids import event_opening, format_id
 from flowdeck.events.levels import LEVELS
 from flowdeck.events.lineage import Fragment, RunContext
+from flowdeck.events.redaction import _is_clean
 
 if TYPE_CHECKING:
     from flowdeck.events.model import ObservationEvent
@@ -64,6 +65,20 @@ class _Tail(msgspec.Struct, gc=False):
     timestamp: int
 
 
+class _Rest(msgspec.Struct, gc=False):
+    """An event from its payload on."""
+
+    payload: dict[str, Any]
+    error: None
+    run: msgspec.Raw
+    meta: _Meta
+    timestamp: int
+
+
+_PAYLOAD_AT: Final = len(b'{"payload":{')
+"""Where the members of the payload begin in an encoded :class:`_Rest`."""
+
+
 class EventRecord(msgspec.Struct, gc=False, eq=False):
     """One event. Read the properties; the underscored fields hold the parts as they were given.
 
@@ -89,7 +104,7 @@ class EventRecord(msgspec.Struct, gc=False, eq=False):
     message: str | None = None
     error: ErrorInfo | None = None
     _meta: Mapping[str, Any] | None = None
-    _head: bytes | None = None
+    _common: bytes | None = None
     _event_id: str | None = None
     _encoded: bytes | None = None
     _event: Any = None
@@ -159,7 +174,7 @@ class EventRecord(msgspec.Struct, gc=False, eq=False):
             out = b"null" if payload is None else encode(payload)
         elif payload is None:
             out = b"{" + static.inner + b"}"
-        elif type(payload) is dict and payload and static.inner and static.keys.isdisjoint(payload):
+        elif type(payload) is dict and payload and static.opening and static.isdisjoint(payload):
             out = static.opening + encode(payload)[1:]
         else:
             out = encode(self.payload)
@@ -210,14 +225,14 @@ class EventRecord(msgspec.Struct, gc=False, eq=False):
             except Exception:  # a scope or a number that is not what it says
                 tail = b'{"meta":%b,"timestamp":%d}' % (encode(self.meta), milliseconds)
 
-        event_id = self._event_id or format_id(self._serial)
-        head = self._head or head_bytes(self.event_type, self.source, self.level)
+        event_id = format_id(self._serial).encode() if self._event_id is None else encode(self._event_id)[1:-1]
+        head = head_bytes(self.event_type, self.source, self.level)
         run_bytes = b"null" if run is None else run._encoded or run.encoded
         if self.message is None and self.error is None:
             return b"".join(
                 (
                     b'{"event_id":"',
-                    event_id.encode(),
+                    event_id,
                     head,
                     b'null,"payload":',
                     payload,
@@ -231,7 +246,7 @@ class EventRecord(msgspec.Struct, gc=False, eq=False):
         return b"".join(
             (
                 b'{"event_id":"',
-                event_id.encode(),
+                event_id,
                 head,
                 b"null" if self.message is None else _encode_message(self.message),
                 b',"payload":',
@@ -262,35 +277,35 @@ class EventRecord(msgspec.Struct, gc=False, eq=False):
 def _encode_common(record: EventRecord) -> bytes | None:
     """The wire form of what executions emit all the time, or ``None`` for any other shape.
 
-    The same result as :meth:`EventRecord.encode_with`, without its calls: 2.0 us instead of 2.5.
+    The same result as :meth:`EventRecord.encode_with`, with a single msgspec call for all that is new in an event.
     """
     static = record._static
     payload = record._payload
     run = record.run
-    if (
-        static is None
-        or type(payload) is not dict
-        or not payload
-        or run is None
-        or record._head is None
-        or record._event_id is not None
-        or record._meta is not None
-        or record.message is not None
-        or record.error is not None
-        or not static.inner
-        or not static.keys.isdisjoint(payload)
-        or not looks_clean(payload)
-    ):
+    common = record._common
+    if common is None or static is None or run is None or type(payload) is not dict or not payload:
         return None
 
-    milliseconds, us = divmod(record.time_us, 1000)
+    opening = static.opening
+    if not opening or not static.isdisjoint(payload) or not _is_clean(payload):
+        return None
+
+    for item in payload.values():
+        kind = type(item)
+        if kind not in PLAIN and not (kind in CONTAINERS and looks_clean(item, DEPTH_LIMIT - 1)):
+            return None
+
+    time_us = record.time_us
+    milliseconds = time_us // 1000
     try:
-        body = fast_encode(payload)
-        tail = fast_encode(
-            _Tail(
+        rest = fast_encode(
+            _Rest(
+                payload,
+                None,
+                run._raw or run.raw,
                 _Meta(
                     META_VERSION,
-                    us,
+                    time_us - milliseconds * 1000,
                     record.epoch,
                     record.seq,
                     record.sub,
@@ -305,23 +320,10 @@ def _encode_common(record: EventRecord) -> bytes | None:
     except Exception:
         return None
 
-    if len(body) > PAYLOAD_LIMIT:
+    if len(rest) > PAYLOAD_LIMIT:
         return None
 
-    return b"".join(
-        (
-            b'{"event_id":"',
-            format_id(record._serial).encode(),
-            record._head,
-            b'null,"payload":',
-            static.opening,
-            body[1:],
-            b',"error":null,"run":',
-            run._encoded or run.encoded,
-            b",",
-            tail[1:],
-        )
-    )
+    return b"".join((event_opening(record._serial), common, opening, rest[_PAYLOAD_AT:]))
 
 
 def _encode_broken(record: EventRecord, problem: Exception) -> bytes:

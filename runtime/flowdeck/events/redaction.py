@@ -71,7 +71,8 @@ _suffixes: tuple[str, ...] = tuple(sorted(_NAMES))
 # Keys found clean, so that a dict is checked by one set operation. Bounded; emptied when full.
 _clean: set[str] = set()
 _CLEAN_LIMIT: Final = 8192
-_is_clean = _clean.issuperset
+_is_clean: Final = _clean.issuperset
+"""Whether all keys of a dict are known to be clean. The set is emptied at times, never replaced: import this freely."""
 
 
 def is_secret_key(key: object) -> bool:

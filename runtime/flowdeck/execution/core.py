@@ -372,4 +372,3 @@ class Core(Waiting):
 
 
 _OK = ["ok"]
-

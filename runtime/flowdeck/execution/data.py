@@ -284,7 +284,7 @@ class TriggerFlowRuntimeData(StateScope):
 
     # -- pause ---------------------------------------------------------------------------------------------------
 
-    async def async_pause_for(
+    def pause_for(
         self,
         *,
         type: str = "pause",
@@ -298,28 +298,26 @@ class TriggerFlowRuntimeData(StateScope):
         assignees: list[str] | None = None,
     ) -> PauseSignal:
         """Open an interrupt; the chunk must return what this returns. See :meth:`TriggerFlowExecution.pause_for`."""
-        return self._pause(
-            type=type,
-            payload=payload,
-            resume_event=resume_event,
-            interrupt_id=interrupt_id,
-            resume_to=resume_to,
-            schema=schema,
-            expires_in=expires_in,
-            on_expire=on_expire,
-            assignees=assignees,
-        )
-
-    def pause_for(self, **options: Any) -> PauseSignal:
-        """Open an interrupt from a synchronous handler."""
+        options = {
+            "type": type,
+            "payload": payload,
+            "resume_event": resume_event,
+            "interrupt_id": interrupt_id,
+            "resume_to": resume_to,
+            "schema": schema,
+            "expires_in": expires_in,
+            "on_expire": on_expire,
+            "assignees": assignees,
+        }
         if self._elsewhere():
             signal: PauseSignal = self._run_on_loop(self.async_pause_for(**options))
             return signal
 
-        return self._pause(**options)
+        return self.execution._pause(self._task, self._tag("p", str(type)), self.run, options)
 
-    def _pause(self, **options: Any) -> PauseSignal:
-        return self.execution._pause(self._task, self._tag("p", str(options.get("type", "pause"))), self.run, options)
+    async def async_pause_for(self, **options: Any) -> PauseSignal:
+        """The same as :meth:`pause_for`."""
+        return self.pause_for(**options)
 
     async def async_continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> Any:
         """Answer another branch's interrupt and wait until that branch has finished or paused again."""

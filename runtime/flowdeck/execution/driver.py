@@ -127,9 +127,7 @@ class Driver:
     def drain(self) -> None:
         """Carry out everything the core commanded."""
         if self.core.out:
-            task = self._drain(None)
-            if task is not None:
-                self._spawn(task)
+            self._drain(None, keep=False)
 
     async def idle(self, besides: int = 0) -> None:
         """Return once at most ``besides`` branches are left."""
@@ -190,8 +188,8 @@ class Driver:
         # which would cost a turn of the loop for every branch.
         loop.create_task(self._branch(task), context=self._context.copy())
 
-    def _drain(self, task: Task | None) -> Task | None:
-        """Carry out commands. Returns the task the calling branch goes on with, if any."""
+    def _drain(self, task: Task | None, keep: bool = True) -> Task | None:
+        """Carry out commands. Returns the task the calling branch goes on with, if it can ``keep`` one."""
         core = self.core
         while core.out:
             commands = core.out
@@ -200,7 +198,7 @@ class Driver:
                 if isinstance(command, Task):
                     if self.closed:
                         core.stopped(command)
-                    elif task is None:
+                    elif keep and task is None:
                         task = command
                     else:
                         self._spawn(command)

@@ -70,6 +70,7 @@ class TriggerFlowExecution(LifecycleMixin):
         self._idle_timer = None
         self._background = set()
         self._snapshot = None
+        self._cancel_reason = None
         self._starting = False
         self._entrypoint = entrypoint
         self._definition = definition
@@ -118,11 +119,16 @@ class TriggerFlowExecution(LifecycleMixin):
             return self
 
         if self._idle_now():
-            return await self.async_close(reason="auto_close_idle_timeout")
+            snapshot = await self.async_close(reason="auto_close_idle_timeout")
+        else:
+            self._on_idle()
+            await self.wait_closed()
+            snapshot = await self.async_close()
 
-        self._on_idle()
-        await self.wait_closed()
-        return await self.async_close()
+        if self._driver.failure is not None:
+            raise self._driver.failure  # of a branch nobody awaits; who waits for the whole run must hear of it
+
+        return snapshot
 
     def _launch(self, initial_value: Any) -> None:
         """Begin as a sub flow: the operator that runs it waits for its branches."""

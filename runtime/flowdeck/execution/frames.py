@@ -140,8 +140,9 @@ class FramesMixin(InboxMixin):
         frame.child._link = None
 
     async def _close_children(self, reason: str) -> None:
-        """Cancel the children of operators that will not run again."""
-        for frame in list(self._frames.values()):
+        """Cancel the children of operators that will not run again, but not the one whose handler closes us."""
+        own = self._driver.own_records()
+        for frame in [each for each in self._frames.values() if each.task.rec not in own]:
             await frame.child.async_cancel(reason=reason)
             self._drop_frame(frame)
             frame.release()

@@ -208,9 +208,7 @@ class InterruptMixin(ExecutionBase):
         self._active()
         self._waiting_announced = False
         payload = {"interrupt_id": interrupt.id, "actor": interrupt.actor, "value": interrupt.response}
-        self._emit_event(
-            self._events.interrupt_answered, payload, scope=interrupt.scope or None, cause=interrupt.seq
-        )
+        self._emit_event(self._events.interrupt_answered, payload, scope=interrupt.scope or None, cause=interrupt.seq)
         self._closed_interrupt(interrupt)
         self._tell_control("running")
 
@@ -298,9 +296,7 @@ class InterruptMixin(ExecutionBase):
     def _tell_expired(self, interrupt: Interrupt) -> None:
         record = self._record(interrupt)
         payload = {"interrupt_id": interrupt.id, "interrupt": record, "on_expire": record["on_expire"]}
-        self._emit_event(
-            self._events.interrupt_expired, payload, scope=interrupt.scope or None, cause=interrupt.seq
-        )
+        self._emit_event(self._events.interrupt_expired, payload, scope=interrupt.scope or None, cause=interrupt.seq)
 
     # -- supplied by the other parts -----------------------------------------------------------------------------
 
@@ -309,9 +305,7 @@ class InterruptMixin(ExecutionBase):
     async def _sub_flow_settled(self, interrupt: Interrupt) -> None:
         raise NotImplementedError
 
-    def _settled_row(
-        self, row: int, target: str, actor: str | None, outcome: str, detail: str | None
-    ) -> None:
+    def _settled_row(self, row: int, target: str, actor: str | None, outcome: str, detail: str | None) -> None:
         raise NotImplementedError
 
     def _on_idle(self) -> None:

@@ -29,6 +29,7 @@ class LifecycleMixin(FramesMixin):
     _idle_timer: asyncio.Task[None] | None
     _background: set[asyncio.Task[Any]]
     _snapshot: dict[str, Any] | None
+    _cancel_reason: str | None
     _starting: bool
 
     def get_lifecycle_state(self) -> str:
@@ -175,6 +176,9 @@ class LifecycleMixin(FramesMixin):
         if pending_interrupts not in ("error", "cancel"):
             raise ValueError(f'pending_interrupts={pending_interrupts!r}: expected "error" or "cancel"')
 
+        if self._cancel_reason is not None:  # it is being cancelled, whoever closes it first
+            reason, pending_interrupts = self._cancel_reason, "cancel"
+
         self._bind()
         self._check_pending(reason, pending_interrupts)
         closing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -234,6 +238,7 @@ class LifecycleMixin(FramesMixin):
 
         self._bind()
         self._cancelled = True
+        self._cancel_reason = reason
         await self._stop_work()
         return await self.async_close(reason=reason, pending_interrupts="cancel")
 

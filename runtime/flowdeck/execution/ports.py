@@ -61,7 +61,8 @@ class SystemClock:
 class VirtualClock:
     """A clock that moves only when told, for tests and recorded replays.
 
-    ``advance`` wakes sleepers in the order of their due times and lets each run before the next is woken.
+    ``advance`` lets what is ready run first, then wakes sleepers in the order of their due times and lets each run
+    before the next is woken.
     """
 
     def __init__(self, start_us: int = 1_700_000_000_000_000) -> None:
@@ -120,14 +121,19 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Move time forward by ``seconds``, waking whoever becomes due on the way."""
         target = self._now_us + round(seconds * 1e6)
+        await self._run_ready()
         while (due := self.next_due_us) is not None and due <= target:
             _, _, future = heapq.heappop(self._sleepers)
             self._now_us = max(self._now_us, due)
             future.set_result(None)
-            for _ in range(_TURNS):  # a woken sleeper may need several turns before it sleeps again
-                await asyncio.sleep(0)
+            await self._run_ready()
 
         self._now_us = target
+
+    async def _run_ready(self) -> None:
+        """Let whatever can run now run, until it sleeps on this clock or waits for something else."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
 
 class PortCall(NamedTuple):

@@ -205,9 +205,7 @@ def save_state(execution: TriggerFlowExecution, path: Any, encoding: str, requir
     return state
 
 
-def load_state(
-    execution: TriggerFlowExecution, state: Any, encoding: str, *, resources_needed: bool = True
-) -> None:
+def load_state(execution: TriggerFlowExecution, state: Any, encoding: str, *, resources_needed: bool = True) -> None:
     """Fill a fresh execution from a snapshot; see :meth:`TriggerFlowExecution.load`."""
     saved = _read(state, encoding)
     _check(saved)

@@ -173,8 +173,7 @@ class Waiting(Router):
         if interrupt.status == "waiting":
             pass
         elif interrupt.given_up:
-            self.poison(task)
-            self._drop(task)
+            self._end_branch(task, interrupt)
         else:  # the answer was faster than the handler
             self._resume(task, interrupt, group)
 
@@ -348,8 +347,18 @@ class Waiting(Router):
         interrupt.cancel_reason = reason
         task = self.tasks.get(interrupt.task)
         if task is not None and task.status == PARKED:
+            self._end_branch(task, interrupt)
+
+    def _end_branch(self, task: Task, interrupt: Interrupt) -> None:
+        """The branch ends where it paused.
+
+        When it was cancelled, the blocks around it end with it. When nobody answered in time, they go on without
+        its value: one silent person must not lose the work of the others.
+        """
+        if interrupt.status == "cancelled":
             self.poison(task)
-            self._drop(task)
+
+        self._drop(task)
 
     def child_closed(self, root_id: str, child: Interrupt) -> int:
         """A projected interrupt was closed in the child, not through the parent. Returns the await-group it wakes."""

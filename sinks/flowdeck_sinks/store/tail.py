@@ -117,6 +117,7 @@ class JournalTail:
         self._open: dict[str, _Followed] = {}
         self._waiting: deque[tuple[str, str]] = deque()
         self._seen: set[str] = set()
+        self._directory = os.fspath(self.layout.journal)
         self._directory_time = -1
         self._look(from_start=from_start)
 
@@ -161,7 +162,7 @@ class JournalTail:
     def _look(self, *, from_start: bool) -> None:
         """Find new segments, if the directory changed."""
         try:
-            changed = self.layout.journal.stat().st_mtime_ns
+            changed = os.stat(self._directory).st_mtime_ns  # noqa: PTH116 (every poll: half the price of a Path)
         except FileNotFoundError:
             return  # deleted; it may come again
 
@@ -171,7 +172,7 @@ class JournalTail:
         self._directory_time = changed if time.time_ns() - changed > FRESH_SECONDS * 1e9 else -1
         names = set()
         with suppress(FileNotFoundError):
-            names = {entry.name for entry in os.scandir(self.layout.journal)}
+            names = {entry.name for entry in os.scandir(self._directory)}
         for name in sorted(names - self._seen):
             writer, dash, number = name.removesuffix(".jsonl").rpartition("-")
             if not (dash and name.endswith(".jsonl") and number.isdigit()) or name.startswith("."):

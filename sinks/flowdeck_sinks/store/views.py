@@ -101,7 +101,9 @@ _RUNS: Final = f"""SELECT
   started_at,
   CASE WHEN status NOT IN {_OPEN} THEN status_at END AS ended_at,
   CASE WHEN status NOT IN {_OPEN} THEN coalesce(end_ms, epoch_ms(status_at - started_at)::DOUBLE) END AS duration_ms,
-  last_at, events, errors, waits, steps, error_type, error_message,
+  last_at, events, errors, waits, steps,
+  CASE WHEN status = 'failed' THEN last_error_type END AS error_type,
+  CASE WHEN status = 'failed' THEN last_error_message END AS error_message,
   session_id, task_id, tenant_id, user_id, trace_id, epoch, last_writer AS writer
 FROM (
   SELECT
@@ -120,8 +122,11 @@ FROM (
     count(DISTINCT event_id) FILTER (level IN ('ERROR', 'CRITICAL')) AS errors,
     count(DISTINCT event_id) FILTER (event_type = 'triggerflow.interrupt_raised') AS waits,
     count(DISTINCT run_id) FILTER (run_kind = 'chunk_execution') AS steps,
-    arg_min(error_type, place) FILTER (error_type IS NOT NULL) AS error_type,
-    arg_min(error ->> '$.message', place) FILTER (error_type IS NOT NULL) AS error_message,
+    -- The failure that ended it: the terminal event's own error, else the last one (earlier ones were retried).
+    coalesce(arg_max(error_type, rank) FILTER (execution_status = 'failed' AND error_type IS NOT NULL),
+             arg_max(error_type, place) FILTER (error_type IS NOT NULL)) AS last_error_type,
+    coalesce(arg_max(error ->> '$.message', rank) FILTER (execution_status = 'failed' AND error_type IS NOT NULL),
+             arg_max(error ->> '$.message', place) FILTER (error_type IS NOT NULL)) AS last_error_message,
     any_value(session_id) AS session_id,
     any_value(task_id) AS task_id,
     any_value(tenant_id) AS tenant_id,

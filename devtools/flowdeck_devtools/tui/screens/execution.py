@@ -150,8 +150,11 @@ class ExecutionScreen(DeckScreen):
         self._show_event()
 
     def _point_at_telling_event(self, node: SpanNode) -> None:
-        """Of a step's events the last tells most: its output or its error."""
-        if node.role == "span" and node.lines and node is not self.waterfall.outline_root:
+        """Of a step's events the last tells most: its output or its error. A run shows with what it was started."""
+        if node is self.waterfall.outline_root:
+            places = (place for place, line in enumerate(node.lines[:20]) if b'"initial_value"' in line)
+            self.events.move_to(next(places, 0), notify=False)
+        elif node.role == "span" and node.lines:
             self.events.move_to(len(node.lines) - 1, notify=False)
 
     def _show_event(self) -> None:

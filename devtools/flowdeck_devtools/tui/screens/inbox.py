@@ -62,9 +62,9 @@ class InboxScreen(DeckScreen):
 
     def body(self) -> ComposeResult:
         self.headline = HeadLine(id="headline")
-        self.table = VirtualTable[InterruptRow](COLUMNS, self._cell, lambda row: row.id, id="interrupts")
+        self.table = VirtualTable[InterruptRow](COLUMNS, self._cell, lambda row: row.key, id="interrupts")
         self.question = Static("", markup=False, id="question")
-        self.asked = JsonView(id="asked")
+        self.asked = JsonView(id="asked", fit_content=True)
         self.form = SchemaForm(id="form")
         self.note = Static("", markup=False, id="answer-note")
         yield self.headline
@@ -117,7 +117,9 @@ class InboxScreen(DeckScreen):
     def _cell(self, row: InterruptRow, column: str) -> Cell:
         match column:
             case "mark":
-                return ("!", "waiting") if row.is_open else ("✓", "ok") if row.status == "resumed" else ("⊘", "dim")
+                if row.is_open:
+                    return ("!", "waiting") if row.owned else ("?", "violet")
+                return ("✓", "ok") if row.status == "resumed" else ("⊘", "dim")
             case "question":
                 return row.question, "text" if row.is_open else "dim"
             case "flow":
@@ -136,7 +138,7 @@ class InboxScreen(DeckScreen):
         row = self.table.current
         if row == self._shown:
             return
-        if row is not None and self._shown is not None and row.id == self._shown.id:
+        if row is not None and self._shown is not None and row.key == self._shown.key:
             changed, self._shown = row.is_open != self._shown.is_open, row
             if changed:
                 self._load(row)
@@ -147,7 +149,7 @@ class InboxScreen(DeckScreen):
         self._load(row)
 
     @work(name="load-form", group="form", exclusive=True, exit_on_error=False)
-    async def _load(self, row: InterruptRow | None) -> None:
+    async def _load(self, row: InterruptRow | None, focus: bool = False) -> None:
         asked, form = self.asked, self.form
         self.question.update(Content(self._question(row)))
         if row is None:
@@ -156,10 +158,12 @@ class InboxScreen(DeckScreen):
             self._note()
             return
 
-        asked.show((row.id, row.status), self._sections(row))
-        draft = self.session.drafts.get(row.id, Draft())
+        asked.show((row.key, row.status, row.answered), self._sections(row))
+        draft = self.session.drafts.get(row.key, Draft())
         await form.load(form_of(None if draft.as_json else row.schema) if row.is_open else None, draft.typed)
         form.display = row.is_open
+        if focus:
+            form.focus_first()
         self._note()
 
     def _question(self, row: InterruptRow | None) -> str:
@@ -170,12 +174,14 @@ class InboxScreen(DeckScreen):
         if row.execution_id:
             asked += f" {short_id(clean(row.execution_id))}"
         sections: list[tuple[str, Any, str]] = [(asked, None, "dim"), (_what_happens(row), None, "dim")]
+        if row.is_open and not row.owned:
+            sections.append(("its process is gone: an answer is kept until the run is taken up again", None, "violet"))
         if row.expires_us:
             sections.append((f"expires {clock_time(row.expires_us, millis=False)}", None, "waiting"))
         if row.assignees:
             sections.append((f"assigned to {clean(', '.join(row.assignees))}", None, "dim"))
-        if row.payload is not None:
-            sections.append((clean(row.type), row.payload, "title"))
+        if row.context is not None:
+            sections.append((clean(row.type), row.context, "title"))
         if not row.is_open:
             sections.append((row.outcome, None, "ok" if row.status == "resumed" else "dim"))
             if row.response is not None:
@@ -187,9 +193,9 @@ class InboxScreen(DeckScreen):
         row, note = self._shown, self.note
         text, kind = ("", "")
         if row is not None:
-            text, kind = self._notes.get(row.id, ("", ""))
+            text, kind = self._notes.get(row.key, ("", ""))
             if not text and row.is_open:
-                text = "a or enter: fill in   ^s: review and send   ^e: as JSON   esc: back, the draft stays"
+                text = "enter fill in   ^s review and send   ^e as JSON   esc keeps the draft"
             elif not text:
                 text, kind = row.outcome, "-ok" if row.status == "resumed" else ""
         note.update(Content(clean(text, limit=400)))
@@ -199,7 +205,7 @@ class InboxScreen(DeckScreen):
         row, form = self._shown, self.form
         if row is None or not row.is_open or not form.has_fields:
             return
-        draft = self.session.drafts.setdefault(row.id, Draft())
+        draft = self.session.drafts.setdefault(row.key, Draft())
         draft.typed = form.typed()
 
     @on(SchemaForm.Edited)
@@ -220,14 +226,14 @@ class InboxScreen(DeckScreen):
         row = self._shown
         if row is None or not row.is_open:
             return
-        draft = self.session.drafts.setdefault(row.id, Draft())
+        draft = self.session.drafts.setdefault(row.key, Draft())
         if draft.as_json:
             draft.as_json, draft.typed = False, {}
         else:
             value, _ = self.form.answer()
             text = "" if value in (None, {}) else json.dumps(value, ensure_ascii=False, indent=2)
             draft.as_json, draft.typed = True, {"": text}
-        self._load(row)
+        self._load(row, focus=True)
 
     def action_submit(self) -> None:
         row = self._shown
@@ -245,8 +251,8 @@ class InboxScreen(DeckScreen):
 
     def _reviewed(self, row: InterruptRow, value: Any, send: bool | None) -> None:
         if send:
-            self._sending = row.id
-            self._notes[row.id] = ("sending …", "")
+            self._sending = row.key
+            self._notes[row.key] = ("sending …", "")
             self._note()
             self._send(row, value)
 
@@ -261,24 +267,24 @@ class InboxScreen(DeckScreen):
     def _answered(self, row: InterruptRow, report: AnswerReport) -> None:
         self._sending = None
         kind = "-ok" if report.applied else "-pending" if report.pending else "-wrong"
-        self._notes[row.id] = (report.headline, kind)
+        self._notes[row.key] = (report.headline, kind)
         if report.applied:
-            self.session.drafts.pop(row.id, None)
+            self.session.drafts.pop(row.key, None)
         severity: SeverityLevel = "information" if report.applied else "warning" if report.pending else "error"
         self.notify(clean(f"{row.question}: {report.headline}", limit=160), severity=severity, timeout=5, markup=False)
         self.session.inbox.look()
         self._listed = (-1, 0, True)
-        if report.applied and self.table.current is not None and self.table.current.id == row.id:
+        if report.applied and self.table.current is not None and self.table.current.key == row.key:
             self._go_on(row)
         self._note()
         self.tick()
 
     def _go_on(self, row: InterruptRow) -> None:
         """After an answer the next open question comes under the cursor; the form waits for a key."""
-        waiting = [one for one in self.session.inbox.rows if one.is_open and one.id != row.id]
+        waiting = [one for one in self.session.inbox.rows if one.is_open and one.key != row.key]
         if waiting:
             self.table.show([one for one in self.session.inbox.rows if one.is_open or self._with_closed])
-            self.table.select(waiting[0].id)
+            self.table.select(waiting[0].key)
         self.table.focus()
 
     def action_toggle_closed(self) -> None:
@@ -300,7 +306,7 @@ class InboxScreen(DeckScreen):
             return False
         self._listed = (-1, 0, True)
         self.tick()
-        return self.table.select(row.id)
+        return self.table.select(row.key)
 
     def back(self) -> bool:
         if self.focused is not None and self.focused is not self.table:
@@ -323,7 +329,7 @@ class InboxScreen(DeckScreen):
     def zone_changed(self) -> None:
         self._listed = (-1, 0, True)
         if self._shown is not None:
-            self.asked.show((self._shown.id, self._shown.status), self._sections(self._shown))
+            self.asked.show((self._shown.key, self._shown.status, self._shown.answered), self._sections(self._shown))
 
 
 def _what_happens(row: InterruptRow) -> str:

@@ -55,7 +55,7 @@ class RunsScreen(DeckScreen):
     def __init__(self) -> None:
         super().__init__()
         self._passes: Callable[[Mapping[str, Any]], bool] | None = None
-        self._fast = (-1, -1)
+        self._fast: tuple[object, ...] = ()
         self._counted = (-1, -1)
         self._counted_at = 0
         self._filters = 0
@@ -85,7 +85,8 @@ class RunsScreen(DeckScreen):
         # A run that comes or changes its status shows at once; counts move four times a second, and durations and
         # activity once a second even if no event came.
         counted = (index.version, now // 1_000_000)
-        fast = (index.structure, self._filters)
+        live = self.session.live
+        fast = (index.structure, self._filters, live.missing, live.problem, live.caught_up.is_set())
         if fast != self._fast or (counted != self._counted and now - self._counted_at >= COUNT_US):
             self._fast, self._counted, self._counted_at = fast, counted, now
             self._show_rows()
@@ -215,7 +216,7 @@ class RunsScreen(DeckScreen):
 
     def action_follow(self) -> None:
         self.table.follow = not self.table.follow
-        self._fast = (-1, -1)
+        self._fast = ()
         self.notify("following the newest run" if self.table.follow else "the cursor stays on its run", timeout=2)
 
     def back(self) -> bool:
@@ -230,4 +231,4 @@ class RunsScreen(DeckScreen):
         return copy_run(row, self.session.store) if row is not None else []
 
     def zone_changed(self) -> None:
-        self._fast = (-1, -1)
+        self._fast = ()

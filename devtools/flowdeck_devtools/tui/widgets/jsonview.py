@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.segment import Segment
+from textual.geometry import Size
 
 from flowdeck_devtools.core.jsonlines import JsonLine, json_lines
 from flowdeck_devtools.core.text import cells, fit
@@ -19,8 +20,10 @@ _ROLES = {"string": "string", "number": "number", "word": "word", "note": "waiti
 class JsonView(LineView):
     """Facts on top (``label value`` lines), then JSON sections under headings."""
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None, fit_content: bool = False) -> None:
         super().__init__(id=id)
+        self._fit_content = fit_content
+        """Its height is that of what it shows (with ``height: auto``)."""
         self.blurred_cursor = False
         self._lines: list[JsonLine] = []
         self._source: Any = None
@@ -38,6 +41,11 @@ class JsonView(LineView):
         self._sections = sections
         self._drawn_for = -1
         self.repaint()
+        if self._fit_content:
+            self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self._made(max(20, width - 3)))
 
     def clear(self) -> None:
         self.show(None, [])
@@ -50,9 +58,11 @@ class JsonView(LineView):
 
     def _lay_out(self) -> None:
         width = max(20, self.size.width - 3)
-        if self._drawn_for == width:
-            return
-        self._drawn_for = width
+        if self._drawn_for != width:
+            self._drawn_for = width
+            self._lines = self._made(width)
+
+    def _made(self, width: int) -> list[JsonLine]:
         lines: list[JsonLine] = []
         for heading, value, role in self._sections:
             if value is None:
@@ -63,7 +73,7 @@ class JsonView(LineView):
                     lines.append(JsonLine(-1, "", "", "note"))
                 lines.append(JsonLine(-1, role or "title", heading, "note"))
             lines.extend(json_lines(value, width=width))
-        self._lines = lines
+        return lines
 
     def count(self) -> int:
         self._lay_out()

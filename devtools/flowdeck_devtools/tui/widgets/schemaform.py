@@ -12,11 +12,11 @@ from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Input, RadioButton, RadioSet, Select, Static, Switch, TextArea
+from textual.widgets import Checkbox, Input, RadioButton, RadioSet, Select, Static, TextArea
 
 from flowdeck_devtools.core.schema import FieldSpec, FormSpec, collect
 from flowdeck_devtools.core.span import short_json
@@ -26,6 +26,26 @@ __all__ = ["SchemaForm"]
 
 RADIO_CHOICES = 6
 """More choices than this become a drop-down."""
+
+
+class _Choice(RadioButton):
+    """``(●) approve``: chosen or not can be told without colour."""
+
+    BUTTON_LEFT = BUTTON_RIGHT = ""
+
+    @property
+    def BUTTON_INNER(self) -> str:  # type: ignore[override]
+        return "(●)" if self.value else "( )"
+
+
+class _Tick(Checkbox):
+    """``[x] notify``: a switch whose state can be told without colour."""
+
+    BUTTON_LEFT = BUTTON_RIGHT = ""
+
+    @property
+    def BUTTON_INNER(self) -> str:  # type: ignore[override]
+        return "[x]" if self.value else "[ ]"
 
 
 class FieldRow(Vertical):
@@ -43,7 +63,7 @@ class FieldRow(Vertical):
         match spec.kind:
             case "choice" if len(spec.choices) <= RADIO_CHOICES:
                 buttons = [
-                    RadioButton(Content(_shown(choice)), value=choice == value and value is not None, compact=True)
+                    _Choice(Content(_shown(choice)), value=choice == value and value is not None, compact=True)
                     for choice in spec.choices
                 ]
                 return RadioSet(*buttons, compact=True)
@@ -52,7 +72,7 @@ class FieldRow(Vertical):
                 chosen = spec.choices.index(value) if value in spec.choices else Select.NULL
                 return Select(options, value=chosen, compact=True, prompt="choose")
             case "bool":
-                return Switch(bool(value), animate=False)
+                return _Tick(Content(clean(spec.label, limit=120)), bool(value), compact=True)
             case "longtext" | "json":
                 text = value if isinstance(value, str) else "" if value is None else json.dumps(value, indent=2)
                 return TextArea(text, compact=True, highlight_cursor_line=False, tab_behavior="focus")
@@ -66,15 +86,11 @@ class FieldRow(Vertical):
         hint = spec.hint if spec.kind in ("integer", "number", "json") else ""
         description = clean(spec.description, limit=400)
         label = clean(spec.label, limit=120) + mark + (f"   {hint}" if hint else "")
-        if spec.kind == "bool":
-            with Horizontal(classes="field-line"):
-                yield self._widget
-                yield Static(label, markup=False, classes="field-label")
-        else:
+        if spec.kind != "bool":
             yield Static(label, markup=False, classes="field-label")
-            if description:
-                yield Static(description, markup=False, classes="field-hint")
-            yield self._widget
+        if description:
+            yield Static(description, markup=False, classes="field-hint")
+        yield self._widget
         yield self._error
 
     @property
@@ -87,7 +103,7 @@ class FieldRow(Vertical):
             return self.spec.choices[widget.value] if isinstance(widget.value, int) else None
         if isinstance(widget, TextArea):
             return widget.text
-        assert isinstance(widget, Switch | Input)
+        assert isinstance(widget, Checkbox | Input)
         return widget.value
 
     def complain(self, text: str | None) -> None:
@@ -146,7 +162,7 @@ class SchemaForm(VerticalScroll, can_focus=False):
 
     @on(Input.Changed)
     @on(RadioSet.Changed)
-    @on(Switch.Changed)
+    @on(Checkbox.Changed)
     @on(TextArea.Changed)
     @on(Select.Changed)
     def _edited(self) -> None:

@@ -1,0 +1,79 @@
+"""Make the pictures in the documentation from a real run: ``make screenshots``.
+
+It starts the licence audit in a child process, waits until it asks its questions, and lets DevTools draw what it sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flowdeck_devtools.core.session import Session
+from flowdeck_devtools.tui.app import DevToolsApp
+
+IMAGES = Path(__file__).resolve().parent / "images"
+SIZE = (120, 32)
+SHOTS = (("1", "devtools-runs"), ("2", "devtools-execution"), ("3", "devtools-inbox"), ("5", "devtools-events"))
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"screenshots: not within {seconds} s: {what}")
+
+        await asyncio.sleep(0.05)
+
+
+async def draw(store: Path) -> None:
+    app = DevToolsApp(Session(store, actor="ana"))
+    async with app.run_test(size=SIZE) as pilot:
+        session = app.session
+        await until(lambda: session.live.caught_up.is_set() and session.inbox.loaded.is_set(), "the store to be read")
+        await until(lambda: session.inbox.waiting >= 3, "the audit to ask")
+        await pilot.press("1")
+        await pilot.pause(0.6)
+        await pilot.press("enter")
+        await pilot.pause(0.6)
+        for key, name in SHOTS:
+            await pilot.press(key)
+            await pilot.pause(0.8)
+            target = IMAGES / f"{name}.svg"
+            target.write_text(app.export_screenshot(title="flowdeck devtools"), encoding="utf-8")
+            print(f"docs/images/{target.name}")
+
+
+def main() -> int:
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Relative names, so that no path of the machine gets into a picture.
+        Path(folder, "site-packages").symlink_to(sysconfig.get_path("purelib"))
+        os.chdir(folder)
+        store = Path(".flowdeck")
+        task = {"paths": ["site-packages"], "out": "licence-audit", "store": str(store), "approve": None}
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "flowdeck_devtools.cli._demo_worker", json.dumps(task)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            asyncio.run(until(lambda: (store / "state.db").exists(), "the demo to start"))
+            asyncio.run(draw(store))
+        finally:
+            worker.kill()
+            worker.wait()
+            os.chdir(IMAGES)
+
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Pictures of the key states at both sizes. ``pytest tests/devtools/test_snapshots.py --snapshot-update`` takes them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import textual
+from textual.pilot import Pilot
+
+from tests.devtools.deck import NARROW, WIDE, make_app, press, settled, until
+from tests.devtools.scene import Scene
+
+TAKEN_WITH = "8.2.8"
+pytestmark = pytest.mark.skipif(
+    textual.__version__ != TAKEN_WITH,
+    reason=f"the pictures were taken with textual {TAKEN_WITH}; another version draws other SVG",
+)
+
+Compare = Callable[..., bool]
+
+
+def steps(*keys: str, words: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
+    """Wait for the store, press keys, wait until the screen says something, then hold still."""
+
+    async def run(pilot: Pilot[Any]) -> None:
+        from tests.devtools.deck import screen_text
+
+        app: Any = pilot.app
+        await settled(pilot)
+        await press(pilot, *keys)
+        await until(pilot, lambda: words in screen_text(app), words)
+        await settled(pilot)
+
+    return run
+
+
+SIZES = [pytest.param(WIDE, id="120x36"), pytest.param(NARROW, id="80x24")]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_runs(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """All statuses, errors, activity; at 120x36 with the shape of the run below."""
+    assert snap_compare(make_app(busy.store), terminal_size=size, run_before=steps("j", words="licence-audit"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_execution(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """Groups, attempts, dashes for waiting, events and payload of a step."""
+    app = make_app(busy.store)
+    keys = ("j", "enter", "j")
+    assert snap_compare(app, terminal_size=size, run_before=steps(*keys, words="events of discover"))
+
+
+def test_execution_failed(busy: Scene, snap_compare: Compare) -> None:
+    """The step that failed first is chosen, its error beside it."""
+    run = steps("j", "j", "enter", words="ToolTimeout")
+    assert snap_compare(make_app(busy.store), terminal_size=WIDE, run_before=run)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_events(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """The tail with the event under the cursor beside or below it."""
+    run = steps("5", "k", "k", "enter", words="root_run_id" if size == WIDE else "payload")
+    assert snap_compare(make_app(busy.store), terminal_size=size, run_before=run)
+
+
+def test_help(busy: Scene, snap_compare: Compare) -> None:
+    """All keys, this screen's first."""
+    app = make_app(busy.store)
+
+    async def still(pilot: Pilot[Any]) -> None:
+        await steps("question_mark", words="Keys and filters")(pilot)
+        pilot.app.screen.query_one("Input").cursor_blink = False  # type: ignore[attr-defined]
+        await pilot.pause()
+
+    assert snap_compare(app, terminal_size=WIDE, run_before=still)
+
+
+def test_light_theme(busy: Scene, snap_compare: Compare) -> None:
+    """The same in daylight."""
+    app = make_app(busy.store, theme="flowdeck-light")
+    assert snap_compare(app, terminal_size=WIDE, run_before=steps("j", words="licence-audit"))
+
+
+def test_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snap_compare: Compare) -> None:
+    """The empty state says how to fill it."""
+    monkeypatch.chdir(tmp_path)
+    app = make_app(Path("/somewhere/.flowdeck"))
+    assert snap_compare(app, terminal_size=NARROW, run_before=steps(words="No store here yet"))
+
+
+def test_too_small(busy: Scene, snap_compare: Compare) -> None:
+    """The size it needs and the size it has."""
+    assert snap_compare(make_app(busy.store), terminal_size=(40, 10), run_before=steps(words="needs 80x24"))
