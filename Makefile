@@ -25,6 +25,8 @@ install: $(STAMP)
 # Installed once; again only when pyproject.toml changes.
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "flowdeck needs Python 3.11 or newer; install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "flowdeck needs Python 3.11 or newer, and $(PYTHON) is not; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@if command -v uv >/dev/null 2>&1; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" $(VENV); } && \
 		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
@@ -62,10 +64,11 @@ test-all: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.core_workloads
+	$(BIN)/python -m benchmarks.control_plane
 
 screenshots: $(STAMP)
 	$(BIN)/python -m docs.screenshots
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,8 +10,9 @@ import pytest
 
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")  # read when Textual is imported
 
-from flowdeck_devtools.core import text
 from tests.devtools.scene import Scene, busy_store
+
+from flowdeck_devtools.core import text
 
 
 @pytest.fixture(autouse=True)

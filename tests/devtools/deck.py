@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.devtools.scene import START_US
 from textual.pilot import Pilot
 
 from flowdeck_devtools.core.clock import Clock, FixedClock
 from flowdeck_devtools.core.session import Session
 from flowdeck_devtools.tui.app import DevToolsApp
-from tests.devtools.scene import START_US
 
 WIDE = (120, 36)
 NARROW = (80, 24)

@@ -18,6 +18,13 @@ from pathlib import Path
 _START = "import sys; from flowdeck_devtools.tui import run_devtools; sys.exit(run_devtools(sys.argv[1]))"
 
 
+_TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", "TEXTUAL_ANIMATIONS": "none"}
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+
+
 class Terminal:
     """One ``run_devtools`` in a pseudo-terminal whose output is always drained."""
 
@@ -26,8 +33,8 @@ class Terminal:
         self._lock = threading.Lock()
         self.pid, self._master = pty.fork()
         if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", LANG="C.UTF-8", TEXTUAL_ANIMATIONS="none")
-            os.execv(sys.executable, [sys.executable, "-c", code, str(store)])
+            # Not execv: readline puts LINES and COLUMNS into the C environment, where they would outweigh the terminal.
+            os.execve(sys.executable, [sys.executable, "-c", code, str(store)], {**_environment(), **_TERMINAL})
         self.resize(columns, rows)
         self.exit_code: int | None = None
         self._reader = threading.Thread(target=self._drain, daemon=True)

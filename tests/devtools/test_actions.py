@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.devtools.deck import make_app, press, running
+from tests.devtools.scene import Scene
 from textual.screen import Screen
 
 from flowdeck_devtools.tui.actions import ACTIONS, MODES, bindings_for, footer_actions, key_label
 from flowdeck_devtools.tui.app import DevToolsApp
 from flowdeck_devtools.tui.screens.dialogs import _help_rows
 from flowdeck_devtools.tui.widgets.lineview import LineView
-from tests.devtools.deck import make_app, press, running
-from tests.devtools.scene import Scene
 
 SCOPES = {action.scope for action in ACTIONS}
 

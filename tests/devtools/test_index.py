@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.devtools.scene import START_US, TIMEOUT, RunScene, Scene
+
 from flowdeck_devtools.core.index import RunIndex
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.status import StatusTracker
 from flowdeck_devtools.core.wire import head
-from tests.devtools.scene import START_US, TIMEOUT, RunScene, Scene
 
 
 class Recorder(Scene):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.devtools.deck import make_app, press, running, screen_text, until
+from tests.devtools.terminal import wait_until
 
 from flowdeck import Retry, TriggerFlow, TriggerFlowRuntimeData, runtime
 from flowdeck.durable import ControlClient
@@ -19,8 +21,6 @@ from flowdeck_devtools.core.opened import OpenedRun
 from flowdeck_devtools.core.wire import head
 from flowdeck_devtools.tui.screens.execution import ExecutionScreen
 from flowdeck_devtools.tui.screens.inbox import InboxScreen
-from tests.devtools.deck import make_app, press, running, screen_text, until
-from tests.devtools.terminal import wait_until
 
 pytestmark = pytest.mark.anyio
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from tests.devtools.deck import NARROW, WIDE, make_app, press, running, screen_text, settled, until
+from tests.devtools.scene import START_US, TIMEOUT, Scene
 
 from flowdeck_devtools.core.clock import FixedClock
 from flowdeck_devtools.tui.screens.events import EventsScreen
 from flowdeck_devtools.tui.screens.execution import ExecutionScreen
 from flowdeck_devtools.tui.screens.runs import RunsScreen
-from tests.devtools.deck import NARROW, WIDE, make_app, press, running, screen_text, settled, until
-from tests.devtools.scene import START_US, TIMEOUT, Scene
 
 pytestmark = pytest.mark.anyio
 

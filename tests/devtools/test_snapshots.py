@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import textual
-from textual.pilot import Pilot
-
 from tests.devtools.deck import NARROW, WIDE, make_app, press, settled, until
 from tests.devtools.scene import Scene
+from textual.pilot import Pilot
 
 TAKEN_WITH = "8.2.8"
 pytestmark = pytest.mark.skipif(

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.devtools.scene import Scene
 from tests.devtools.terminal import Terminal, wait_until
 

@@ -7,14 +7,14 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.devtools.scene import START_US, TIMEOUT, RunScene
+from tests.devtools.test_index import Recorder
 
 from flowdeck_devtools.core.outline import Outline
 from flowdeck_devtools.core.scope import parse_scope
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.core.wire import head
-from tests.devtools.scene import START_US, TIMEOUT, RunScene
-from tests.devtools.test_index import Recorder
 
 
 def traced(run: RunScene, lines: list[bytes]) -> Trace:

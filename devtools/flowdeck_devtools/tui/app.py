@@ -1,15 +1,13 @@
 """The application: places, the tick, going back, copying, leaving. What is shown is the screens' business.
 
-Order of calls: ``run_devtools`` -> ``DevToolsApp.run`` -> ``on_mount`` starts the session's threads -> first paint ->
-``on_ready`` -> ten ticks a second, each asking the session and then the screen on top -> exit stops the threads.
+Order of calls: ``on_mount`` starts the session's threads -> first paint -> ``on_ready`` and the background work -> ten
+ticks a second, each asking the session and then the screen on top -> exit stops the threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +20,7 @@ from textual.screen import Screen
 from flowdeck_devtools.core import text
 from flowdeck_devtools.core.session import Session
 from flowdeck_devtools.tui.actions import ACTIONS, bindings_for
-from flowdeck_devtools.tui.crash import FaultReport, write_report
+from flowdeck_devtools.tui.crash import write_report
 from flowdeck_devtools.tui.screens.base import DeckScreen
 from flowdeck_devtools.tui.screens.dialogs import HelpDialog, PickDialog
 from flowdeck_devtools.tui.screens.events import EventsScreen
@@ -32,7 +30,7 @@ from flowdeck_devtools.tui.screens.runs import RunsScreen
 from flowdeck_devtools.tui.theme import DARK, DEFAULT_THEME, LIGHT, Palette, palette_of
 from flowdeck_devtools.tui.widgets.bars import FooterBar
 
-__all__ = ["Background", "DevToolsApp", "run_devtools"]
+__all__ = ["Background", "DevToolsApp"]
 
 TICK_SECONDS = 0.1
 """Cost is per frame, not per event: 10 Hz was measured at 2.7 % of a core, 20 Hz at 6 %."""
@@ -296,51 +294,3 @@ class DevToolsApp(App[None]):
                 screen.query_one(FooterBar).refresh()
                 screen.tick()
                 screen.refresh(layout=False)
-
-
-def run_devtools(
-    store: Path | str,
-    *,
-    initial_run: str | None = None,
-    on_ready: Callable[[], object] | None = None,
-    background: Background | None = None,
-    actor: str | None = None,
-) -> int:
-    """Show DevTools on a store until the person leaves. Returns the exit code.
-
-    Args:
-        store: The store's directory. It may not exist yet: the window waits for it.
-        initial_run: Run or execution to open as soon as it appears, by its id or the end of it.
-        on_ready: Called after the first paint.
-        background: Work to run in a thread beside the window; it is given an event that is set when the window closes,
-            and the window waits up to five seconds for it. Heavy work belongs in a child process that this function
-            starts and watches: a busy interpreter would slow the window.
-        actor: The name answers are given under; the login name by default.
-    """
-    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    done = threading.Event()
-
-    def beside(closing: threading.Event) -> object:
-        assert background is not None
-        try:
-            return background(closing)
-        finally:
-            done.set()
-
-    session = Session(Path(store), actor=actor)
-    app = DevToolsApp(
-        session, initial_run=initial_run, on_ready=on_ready, background=beside if background is not None else None
-    )
-    with FaultReport():
-        try:
-            app.run()
-        finally:
-            app.closing.set()
-            session.stop()
-            if background is not None:
-                done.wait(5.0)
-    if app.crash is not None:
-        place = f"report: {app.crash_report}" if app.crash_report else "no report could be written"
-        sys.stderr.write(f"flowdeck devtools stopped: {type(app.crash).__name__}; your runs go on. {place}\n")
-        return 1
-    return app.return_code or 0

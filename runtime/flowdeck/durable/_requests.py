@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from flowdeck.durable._batch import TERMINAL
 from flowdeck.durable._rows import AnswerResult
 from flowdeck.durable._values import decode
-from flowdeck.durable.schema import check, same_json
+from flowdeck.execution.json_schema import check, same_json
 
 __all__ = ["Request", "strict_json"]
 

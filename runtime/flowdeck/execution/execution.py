@@ -389,7 +389,7 @@ class TriggerFlowExecution(LifecycleMixin):
             self._bind()
             self._services_task(self._start_quietly(initial_value))
 
-        async for item in self._stream.read(timeout):
+        async for item in self._stream.read(timeout, self._services.clock):
             yield item
 
         if self._driver.failure is not None and self.auto_close:

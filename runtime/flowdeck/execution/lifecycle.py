@@ -13,6 +13,7 @@ from typing import Any
 from flowdeck.errors import PendingInterruptsError
 from flowdeck.execution.frames import FramesMixin
 from flowdeck.execution.state import Interrupt
+from flowdeck.execution.values import copy_value
 
 __all__ = ["CANCEL_GRACE", "LifecycleMixin"]
 
@@ -166,12 +167,12 @@ class LifecycleMixin(FramesMixin):
             ValueError: an unknown policy.
         """
         if self._snapshot is not None:
-            return dict(self._snapshot)
+            return _own(self._snapshot)
 
         while self._closing is not None:
             closed = await self._other_close(self._closing)
             if closed is not None:
-                return dict(closed)
+                return _own(closed)
 
         if pending_interrupts not in ("error", "cancel"):
             raise ValueError(f'pending_interrupts={pending_interrupts!r}: expected "error" or "cancel"')
@@ -211,7 +212,7 @@ class LifecycleMixin(FramesMixin):
             raise
 
         closing.set_result(snapshot)
-        return dict(snapshot)
+        return _own(snapshot)
 
     async def _other_close(self, closing: asyncio.Future[dict[str, Any]]) -> dict[str, Any] | None:
         """Wait for a close that is under way. ``None`` when its caller was cancelled, so somebody else must close."""
@@ -351,3 +352,9 @@ class LifecycleMixin(FramesMixin):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._closed_waiters.append(waiter)
             await waiter
+
+
+def _own(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy the caller may change."""
+    copied: dict[str, Any] = copy_value(snapshot)
+    return copied

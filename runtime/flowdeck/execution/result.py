@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ class ExecutionResult:
             return copy_value(final)
 
         try:
-            async with asyncio.timeout(timeout):
+            async with self._execution._services.clock.timeout(timeout):
                 await self._execution.wait_closed()
         except TimeoutError:
             warnings.warn(f"no result within {timeout} s", UserWarning, stacklevel=2)

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
+from flowdeck.execution.ports import Clock
+
 __all__ = ["RuntimeStream"]
 
 
@@ -56,7 +58,7 @@ class RuntimeStream:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def read(self, timeout: float | None) -> AsyncIterator[Any]:
+    async def read(self, timeout: float | None, clock: Clock) -> AsyncIterator[Any]:
         """Yield every item until the stream ends, or until none came for ``timeout`` seconds (with a warning)."""
         position = 0
         while True:
@@ -79,7 +81,7 @@ class RuntimeStream:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
-                async with asyncio.timeout(timeout):
+                async with clock.timeout(timeout):
                     await waiter
             except TimeoutError:
                 warnings.warn(f"the runtime stream had no item for {timeout} s", UserWarning, stacklevel=2)

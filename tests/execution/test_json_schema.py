@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from flowdeck.durable.schema import check
+from flowdeck.execution.json_schema import check
 
 PERSON = {
     "type": "object",

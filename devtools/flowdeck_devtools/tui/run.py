@@ -1,0 +1,63 @@
+"""``run_devtools``: one call from a terminal to DevTools and back, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from flowdeck_devtools.core.session import Session
+from flowdeck_devtools.tui.app import Background, DevToolsApp
+from flowdeck_devtools.tui.crash import FaultReport
+
+__all__ = ["run_devtools"]
+
+
+def run_devtools(
+    store: Path | str,
+    *,
+    initial_run: str | None = None,
+    on_ready: Callable[[], object] | None = None,
+    background: Background | None = None,
+    actor: str | None = None,
+) -> int:
+    """Show DevTools on a store until the person leaves. Returns the exit code.
+
+    Args:
+        store: The store's directory. It may not exist yet: the window waits for it.
+        initial_run: Run or execution to open as soon as it appears, by its id or the end of it.
+        on_ready: Called after the first paint.
+        background: Work to run in a thread beside the window; it is given an event that is set when the window closes,
+            and the window waits up to five seconds for it. Heavy work belongs in a child process that this function
+            starts and watches: a busy interpreter would slow the window.
+        actor: The name answers are given under; the login name by default.
+    """
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    done = threading.Event()
+
+    def beside(closing: threading.Event) -> object:
+        assert background is not None
+        try:
+            return background(closing)
+        finally:
+            done.set()
+
+    session = Session(Path(store), actor=actor)
+    app = DevToolsApp(
+        session, initial_run=initial_run, on_ready=on_ready, background=beside if background is not None else None
+    )
+    with FaultReport():
+        try:
+            app.run()
+        finally:
+            app.closing.set()
+            session.stop()
+            if background is not None:
+                done.wait(5.0)
+    if app.crash is not None:
+        place = f"report: {app.crash_report}" if app.crash_report else "no report could be written"
+        sys.stderr.write(f"flowdeck devtools stopped: {type(app.crash).__name__}; your runs go on. {place}\n")
+        return 1
+    return app.return_code or 0
