@@ -62,6 +62,6 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
 
 def screen_text(app: DevToolsApp) -> str:
     """Everything on the screen, line by line, as a person would read it."""
-    width, height = app.size
+    _width, height = app.size
     lines = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in lines[:height])

@@ -61,6 +61,11 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
+    def forget(self) -> None:
+        """Begin to look anew: what was written so far no longer counts."""
+        with self._lock:
+            self.output.clear()
+
     def saw(self, text: str) -> bool:
         with self._lock:
             return text.encode() in self.output

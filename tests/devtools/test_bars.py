@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,7 +65,7 @@ def test_ticks_are_round_apart_and_inside(span: int, width: int, into: int) -> N
     marks = ticks(scale, 1_000, apart=8)
     cells = [cell for cell, _ in marks]
     assert all(0 <= cell <= width for cell in cells)
-    assert all(after - before >= 7 for before, after in zip(cells, cells[1:], strict=False))
+    assert all(after - before >= 7 for before, after in itertools.pairwise(cells))
 
 
 def test_zooming_keeps_the_point_it_zooms_around() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of the key states at both sizes. ``pytest tests/devtools/test_snapshots.py --snapshot-update`` takes them anew."""
+"""Pictures of the key states at both sizes; ``pytest --snapshot-update`` on this file takes them anew."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 Compare = Callable[..., bool]
+
+
+@pytest.fixture(autouse=True)
+def beside_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's place is shown relative to the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 def steps(*keys: str, words: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
@@ -84,9 +90,8 @@ def test_light_theme(busy: Scene, snap_compare: Compare) -> None:
     assert snap_compare(app, terminal_size=WIDE, run_before=steps("j", words="licence-audit"))
 
 
-def test_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snap_compare: Compare) -> None:
+def test_no_store(snap_compare: Compare) -> None:
     """The empty state says how to fill it."""
-    monkeypatch.chdir(tmp_path)
     app = make_app(Path("/somewhere/.flowdeck"))
     assert snap_compare(app, terminal_size=NARROW, run_before=steps(words="No store here yet"))
 

@@ -51,7 +51,9 @@ def test_a_shrunken_terminal_is_survived(terminal: Terminal) -> None:
     """Down to 40x10 and back, as window managers do."""
     terminal.resize(40, 10)
     terminal.wait_for("needs 80x24")
+    terminal.forget()
     terminal.resize(120, 36)
+    terminal.wait_for("refund-agent")
     terminal.press("5")
     terminal.wait_for("FOLLOW")
 
@@ -130,7 +132,7 @@ def test_an_event_written_elsewhere_is_seen_within_a_quarter_of_a_second(termina
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
 def test_a_tail_of_ten_thousand_events_a_second_costs_little(terminal: Terminal, busy: Scene) -> None:
-    """Process CPU over five seconds, so a busy machine does not matter: 8-9 % of a core was measured, 15 % is allowed."""
+    """Process CPU over five seconds, which a busy machine does not change: 8-9 % of a core measured, 15 % allowed."""
     terminal.press("5")
     terminal.wait_for("FOLLOW")
     busy.execution("load", at=60.0)

@@ -253,8 +253,9 @@ def test_a_person_decides_in_the_inbox(shell: Shell) -> None:
     terminal.expect("licence-audit")
     terminal.send("a")
     terminal.expect("review and send")  # the form is up
-    terminal.send("\r ")  # into the form, choose approve
-    for _ in range(20):  # a form that has just come up ignores submitting for a moment
+    terminal.send("\r")  # into the form
+    for _ in range(20):  # a form that has just come up ignores keys for a moment
+        terminal.send(" ")  # approve is the first choice
         terminal.send(SUBMIT)
         if terminal.expect(["Send this answer", pexpect.TIMEOUT], timeout=0.5) == 0:
             break

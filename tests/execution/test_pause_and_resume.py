@@ -422,7 +422,7 @@ async def test_an_answer_must_fit_the_schema(world: World) -> None:
     with pytest.raises(InterruptError, match="answer.ok: is missing"):
         await execution.async_continue_with(only(execution), {})
 
-    with pytest.raises(InterruptError, match=r"answer.ok: expected boolean, got str"):
+    with pytest.raises(InterruptError, match=r"answer.ok: must be boolean, not string"):
         await execution.async_continue_with(only(execution), {"ok": "yes"})
 
     assert execution.get_status() == "waiting"

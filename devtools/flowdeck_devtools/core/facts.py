@@ -15,7 +15,7 @@ from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.text import clean, clock_time, duration, size
 from flowdeck_devtools.core.wire import Event, decode
 
-__all__ = ["Section", "copy_event", "copy_run", "event_sections", "node_sections", "store_option"]
+__all__ = ["Section", "copy_event", "copy_run", "event_sections", "node_sections", "place_label", "store_option"]
 
 Section = tuple[str, Any, str]
 """Heading, JSON value (or ``None`` for a heading alone), role of the heading."""
@@ -85,6 +85,15 @@ def node_sections(node: SpanNode, now_us: int) -> list[Section]:
     if error:
         sections.append(("error", error, "failed"))
     return sections
+
+
+def place_label(path: Path) -> str:
+    """A path as people say it: relative to where they are, or to their home."""
+    path = path.absolute()
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(base):
+            return clean(f"{prefix}{path.relative_to(base)}")
+    return clean(str(path))
 
 
 def store_option(store: Path) -> str:

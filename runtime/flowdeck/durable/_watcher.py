@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -99,8 +100,11 @@ class Watcher:
         self._new.extend(committed)
         with self._lock:
             if self._thread is None and not self._stop.is_set():
-                self._thread = threading.Thread(target=self._run, name="flowdeck-inbox", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="flowdeck-inbox", daemon=True)
+                # Refused while the interpreter shuts down, when nobody could act on an answer any more.
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
 
     def stop(self, timeout: float) -> None:
         """End the thread; nothing is delivered afterwards."""

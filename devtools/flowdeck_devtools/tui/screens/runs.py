@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 
 from flowdeck_devtools.core.columns import Column
-from flowdeck_devtools.core.facts import copy_run
+from flowdeck_devtools.core.facts import copy_run, place_label
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.status import ORDER, glyph
 from flowdeck_devtools.core.text import clean, count, day_time, duration, short_id, sparkline
@@ -63,6 +63,7 @@ class RunsScreen(DeckScreen):
         self._previewed = ""
 
     def body(self) -> ComposeResult:
+        self._place = place_label(self.session.store)
         self.headline = HeadLine(id="headline")
         self.bar = FilterBar("status:failed flow:audit* -task:nightly …", id="filter")
         self.table = VirtualTable[RunRow](COLUMNS, self._cell, lambda row: row.run_id, id="runs")
@@ -112,7 +113,7 @@ class RunsScreen(DeckScreen):
                 role = STATUS_ROLES.get(status, "dim")
                 left += [("  ", ""), (f"{glyph(status)} {counts[status]} {status}", role)]
         live = self.session.live
-        right: list[tuple[str, str]] = [(f"{clean(str(self.session.store))} ", "faint")]
+        right: list[tuple[str, str]] = [(f"{self._place} ", "faint")]
         if self.session.history.problem:
             right = [(f"history: {clean(self.session.history.problem)} ", "failed")]
         if live.problem:
@@ -126,10 +127,9 @@ class RunsScreen(DeckScreen):
         if total:
             return [(f"0 of {count(total)} runs match", "strong"), ("esc in the filter clears it", "dim")]
         if live.missing:
-            place = clean(str(self.session.store))
             return [
                 ("No store here yet", "strong"),
-                (place, "dim"),
+                (self._place, "dim"),
                 ("", ""),
                 ("It appears with the first observed run.", "dim"),
                 ("Try in another terminal:  flowdeck demo", "text"),
