@@ -56,9 +56,12 @@ async def _listen(
     execution: TriggerFlowExecution, on_event: Callable[[Mapping[str, Any]], None], answer: Answer | None
 ) -> None:
     """Read the runtime stream to its end; it ends with the run, and raises what failed the run."""
-    async with asyncio.TaskGroup() as answers:
-        async for item in execution.get_async_runtime_stream(timeout=None):
-            if is_product_event(item):
-                on_event(item)
-            elif answer is not None and item.get("type") == "interrupt" and item.get("action") == "pause":
-                answers.create_task(answer(execution, item["interrupt"]))
+    try:
+        async with asyncio.TaskGroup() as answers:
+            async for item in execution.get_async_runtime_stream(timeout=None):
+                if is_product_event(item):
+                    on_event(item)
+                elif answer is not None and item.get("type") == "interrupt" and item.get("action") == "pause":
+                    answers.create_task(answer(execution, item["interrupt"]))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # what failed the run, or an answer that could not be given

@@ -13,7 +13,7 @@ from tests.devtools.test_index import Recorder
 from flowdeck_devtools.core.outline import Outline
 from flowdeck_devtools.core.scope import parse_scope
 from flowdeck_devtools.core.span import SpanNode
-from flowdeck_devtools.core.trace import Trace
+from flowdeck_devtools.core.trace import MAX_DEPTH, Trace
 from flowdeck_devtools.core.wire import head
 
 
@@ -162,8 +162,9 @@ def test_circles_of_parents_never_hang_or_lose_a_node(edges: list[tuple[int, int
     assert set(keys) | merged == set(trace.nodes)
 
 
-def test_a_very_deep_trace_is_flattened_without_recursion() -> None:
-    """Five thousand levels are a list."""
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_very_deep_trace_stays_shallow_and_loses_nothing(backwards: bool) -> None:
+    """Five thousand levels are drawn to a limit, whichever end is seen first."""
     tape = Recorder()
     run = tape.execution("deep", at=0.0)
     parent = run.run["run_id"]
@@ -171,10 +172,11 @@ def test_a_very_deep_trace_is_flattened_without_recursion() -> None:
         lineage = {"run_id": f"d{number}", "run_kind": "action", "parent_run_id": parent}
         tape.emit("action.started", at=1.0, run={**lineage, "root_run_id": run.run["run_id"]})
         parent = f"d{number}"
-    trace = traced(run, tape.lines)
+    trace = traced(run, tape.lines[::-1] if backwards else tape.lines)
     outline = Outline(trace)
     outline.refresh(0.0)
     assert len(outline.rows) == 5_001
+    assert max(row.depth for row in outline.rows) <= MAX_DEPTH
 
 
 def test_a_line_counts_once_however_often_it_is_read() -> None:

@@ -155,11 +155,14 @@ class Shell:
         self._running.append(running)
         return running
 
-    def terminal(self, *args: str, columns: int = 100, lines: int = 30) -> pexpect.spawn[str]:
+    def terminal(
+        self, *args: str, columns: int = 100, lines: int = 30, program: list[str] | None = None
+    ) -> pexpect.spawn[str]:
         """Start a command in a pseudo-terminal."""
+        command = [*(program or FLOWDECK), *args]
         spawned = pexpect.spawn(
-            FLOWDECK[0],
-            [*FLOWDECK[1:], *args],
+            command[0],
+            command[1:],
             cwd=str(self.folder),
             env={**self.env, "COLUMNS": str(columns), "LINES": str(lines)},
             dimensions=(lines, columns),

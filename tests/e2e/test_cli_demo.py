@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -270,6 +271,22 @@ def test_a_person_decides_in_the_inbox(shell: Shell) -> None:
     assert result["actor"]
 
 
+def test_devtools_works_on_a_terminal_of_40_by_10(shell: Shell, mixed: Path) -> None:
+    """The demo neither refuses nor breaks on a tiny terminal."""
+    terminal = shell.terminal("demo", str(mixed), columns=40, lines=10)
+    for one in questions(shell):
+        shell.ok("interrupts", "answer", one["id"], "--value", '{"decision": "reject"}')
+
+    eventually(lambda: shell.statuses()[0] == "completed", "the audit is done")
+    for _ in range(20):  # keys are lost until the window is up
+        terminal.send(QUIT)
+        if terminal.expect(["6 distributions: ", pexpect.TIMEOUT], timeout=1) == 0:
+            break
+
+    terminal.wait()
+    assert terminal.exitstatus == 0
+
+
 def test_leaving_devtools_while_questions_wait(shell: Shell, mixed: Path) -> None:
     """The terminal then says how to answer; an answer ends it, and so does Ctrl-C."""
     terminal = shell.terminal("demo", str(mixed))
@@ -292,3 +309,23 @@ def test_the_worker_ends_with_its_terminal(shell: Shell, mixed: Path) -> None:
     questions(shell)
     terminal.kill(signal.SIGKILL)
     eventually(lambda: shell.statuses()[0] in ("cancelled", "lost"), "the audit has ended")
+
+
+def test_a_list_may_come_from_a_pipe(shell: Shell, mixed: Path) -> None:
+    """`--approve <(...)` can be read only once, and once is enough."""
+    fifo = shell.folder / "fifo"
+    os.mkfifo(fifo)
+    running = shell.start("demo", str(mixed), "--approve", "fifo")
+    fifo.write_text("lesser\n")
+    assert running.end() == 0, running
+    assert summary_of(shell)["results"]["lesser"]["decision"] == "approved"
+
+
+def test_without_textual_the_demo_says_so_before_it_begins(shell: Shell, mixed: Path) -> None:
+    """On a terminal without the extra there is one line, and no half-done run."""
+    blocking = "import sys; sys.modules['textual'] = None; from flowdeck_devtools.cli import main; main(sys.argv[1:])"
+    terminal = shell.terminal("demo", str(mixed), program=[sys.executable, "-c", blocking])
+    terminal.expect("textual is not installed: pip install 'flowdeck")
+    terminal.wait()
+    assert terminal.exitstatus == 2
+    assert shell.statuses() == []

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,61 @@ def test_the_store_is_private_and_where_it_was_asked_for(flows: Shell) -> None:
     assert elsewhere.stat().st_mode & 0o077 == 0
     for folder, _, files in os.walk(elsewhere):
         assert all((Path(folder) / name).stat().st_mode & 0o077 == 0 for name in files)
+
+
+def test_a_query_plan_keeps_its_lines(flows: Shell) -> None:
+    """EXPLAIN is shown as the drawing it is."""
+    flows.ok("run", "flows:doubling", "--input", "1")
+    assert len(flows.ok("sql", "explain select 1").splitlines()) > 3
+
+
+def test_a_long_query_stops_at_ctrl_c(flows: Shell) -> None:
+    """Ctrl-C ends a query that would take hours, with one line."""
+    flows.ok("run", "flows:doubling", "--input", "1")
+    query = "select count(*) from range(10000000000) a(i), range(1000) b(j) where a.i + b.j = 7"
+    running = flows.start("sql", query, program=[sys.executable, "-c", ANNOUNCING])
+    running.wait_for("asking")
+    assert running.end(signal.SIGINT) == 130
+    assert running.output[-1] == "the query was stopped\n"
+
+
+ANNOUNCING = """
+import sys
+from flowdeck_sinks.store import reader
+original = reader.Reader._run
+def run(self, sql, parameters):
+    print("asking", flush=True)
+    return original(self, sql, parameters)
+reader.Reader._run = run
+from flowdeck_devtools.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_damaged_journal_hides_only_what_is_damaged(flows: Shell) -> None:
+    """Garbage and a torn last line neither stop a command nor hide the events around them."""
+    flows.ok("run", "flows:doubling", "--input", "1")
+    whole = count(flows, "true")
+    (segment,) = [path for path in (flows.store / "journal").iterdir() if path.stat().st_size]
+    with segment.open("ab") as file:
+        file.write(b'\xff\x00 garbage \x1b[2J\n{"event_type": 7}\n{"wseq": 99, "event_id": "torn", "event_ty')
+
+    assert count(flows, "true") == whole
+    assert flows.statuses() == ["completed"]
+    lines = flows.ok("events", "--limit", "500").splitlines()
+    assert len(lines) == whole + 2
+    assert not any("\x1b" in line for line in lines)
+    flows.ok("run", "flows:doubling", "--input", "2")
+    assert flows.statuses() == ["completed", "completed"]
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_colours_follow_the_terminal_and_no_color(flows: Shell, no_color: str) -> None:
+    """A failure is red on a terminal, and plain where NO_COLOR is set."""
+    flows.run("run", "flows:failing")
+    flows.env["NO_COLOR"] = no_color
+    terminal = flows.terminal("events", "--filter", "level>=ERROR")
+    terminal.wait()
+    text = terminal.read()
+    assert "chunk.failed" in text
+    assert ("\x1b[31m" in text) is (not no_color)

@@ -284,10 +284,14 @@ Handler = Generator[tuple[Any, ...], Any, Any]
 class Simulation:
     """One interleaving of one flow."""
 
-    def __init__(self, flow: Flow, seed: int, *, crash_rate: float = 0.0, concurrency: int = 0) -> None:
+    def __init__(
+        self, flow: Flow, seed: int, *, crash_rate: float = 0.0, crash_at: int = 0, concurrency: int = 0
+    ) -> None:
         self.flow = flow
         self.rng = random.Random(seed)
         self.crash_rate = crash_rate
+        self.crash_at = crash_at
+        """The step before which to crash, counted from 1."""
         self.core = Core(flow.plan, "sim", concurrency)
         self.ready: dict[int, tuple[Handler, Any]] = {}
         """Handlers that can take a step, with what they are resumed with."""
@@ -308,6 +312,9 @@ class Simulation:
             self.steps += 1
             assert self.steps < 20_000, "the simulation does not end"
             if self.crashes < MAX_CRASHES and self.rng.random() < self.crash_rate:
+                self.crash()
+
+            if self.steps == self.crash_at:
                 self.crash()
 
             waiting = self.core.open_interrupts

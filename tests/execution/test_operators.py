@@ -235,8 +235,11 @@ async def test_nested_blocks_keep_their_lanes(world: World) -> None:
 def matching(mode: str, *, otherwise: bool) -> TriggerFlow:
     flow = TriggerFlow(name="f")
     at = flow.match(mode=mode)
-    at = at.case(lambda d: d.input > 10).to(("big", lambda d: "big")).case(lambda d: d.input > 5).to(
-        ("mid", lambda d: "mid")
+    at = (
+        at.case(lambda d: d.input > 10)
+        .to(("big", lambda d: "big"))
+        .case(lambda d: d.input > 5)
+        .to(("mid", lambda d: "mid"))
     )
     if otherwise:
         at = at.case_else().to(("small", lambda d: "small"))

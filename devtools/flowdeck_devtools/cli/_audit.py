@@ -29,8 +29,8 @@ class Order:
     paths: tuple[str, ...]
     out: str
     store: Path
-    approve: str | None
-    """``all``, ``none``, a file of names, or ``None`` to wait for people."""
+    policy: Any = None
+    """The example's ``Policy``, or ``None`` to wait for people."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ def run_audit(order: Order, on_event: Callable[[Mapping[str, Any]], None]) -> Ou
     """Run the audit observed into ``order.store``.
 
     Raises:
-        AuditError: a path, the policy file or the output folder is unusable.
+        AuditError: a path or the output folder is unusable.
         flowdeck.layout.StoreError: the store cannot be used.
         Stopped: a signal came; the run is recorded as cancelled.
     """
@@ -56,9 +56,8 @@ def run_audit(order: Order, on_event: Callable[[Mapping[str, Any]], None]) -> Ou
         outcome.execution_id = str(event["execution_id"])
         on_event(event)
 
-    policy = load("policy").Policy.parse(order.approve) if order.approve is not None else None
     with observe(order.store) as observation:
-        answer = _Answering(observation, policy).answer if policy is not None else None
+        answer = _Answering(observation, order.policy).answer if order.policy is not None else None
         audit = load("service").audit
         outcome.summary = run_stoppable(
             audit(order.paths, order.out, task_id="licence-audit", on_event=listen, answer=answer)

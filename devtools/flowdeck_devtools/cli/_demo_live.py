@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from flowdeck_devtools.cli import _output
@@ -31,6 +30,8 @@ def with_people(order: Order) -> Outcome:
         CliError: the audit failed.
         Stopped: the person gave up; the run is recorded as cancelled.
     """
+    import flowdeck_devtools.tui  # noqa: F401 - a missing extra is better told before the audit begins
+
     worker = _Worker(order)
     try:
         worker.wait_started()
@@ -78,7 +79,7 @@ class _Worker:
         self._last: dict[str, Any] = {}
         self._waiting = 0
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        fields = {**asdict(order), "store": str(order.store)}
+        fields = {"paths": order.paths, "out": order.out, "store": str(order.store)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flowdeck_devtools.cli._demo_worker", json.dumps(fields)],
             stdin=subprocess.PIPE,

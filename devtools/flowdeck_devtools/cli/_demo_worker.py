@@ -25,7 +25,7 @@ __all__ = ["main"]
 def main(argv: list[str]) -> int:
     """Run the audit that ``argv[0]`` (JSON) orders and report on stdout."""
     fields = json.loads(argv[0])
-    order = Order(tuple(fields["paths"]), fields["out"], Path(fields["store"]), fields["approve"])
+    order = Order(tuple(fields["paths"]), fields["out"], Path(fields["store"]))
     audit_error: type[Exception] = load("metadata").AuditError
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,12 +43,9 @@ def demo(
     from flowdeck.layout import Layout, resolve_store
 
     audit_error: type[Exception] = load("metadata").AuditError
-    by_policy = headless or approve is not None or not (_is_terminal_session())
+    by_policy = headless or approve is not None or not _is_terminal_session()
     try:
-        policy = (approve or "none") if by_policy else None
-        if policy is not None:
-            load("policy").Policy.parse(policy)
-
+        policy = load("policy").Policy.parse(approve or "none") if by_policy else None
         load("metadata").discover(paths or ())  # a typing mistake should not leave a failed run behind
         root = Path(resolve_store(store)).absolute()
         Layout.create(root)
@@ -63,7 +61,8 @@ def demo(
 
 
 def _is_terminal_session() -> bool:
-    return _output.is_terminal(sys.stdin) and _output.is_terminal(sys.stdout)
+    drawable = os.environ.get("TERM", "dumb") != "dumb"
+    return drawable and _output.is_terminal(sys.stdin) and _output.is_terminal(sys.stdout)
 
 
 def _without_people(order: Order) -> None:

@@ -13,7 +13,9 @@ from flowdeck_devtools.core.wire import Head, head
 __all__ = ["OpenedRun"]
 
 SLICE_SECONDS = 0.008
-"""Longest stretch of work per tick, so that opening a very large run never freezes a keystroke."""
+LOADING_SLICE_SECONDS = 0.03
+"""Longest stretches of work per tick, live and while a run is being opened: a very large run (10 µs a line) loads in
+slices and never freezes a keystroke."""
 
 
 class OpenedRun:
@@ -52,10 +54,11 @@ class OpenedRun:
         """Until the older lines have been read (not yet taken in)."""
         return self._ready.wait(timeout)
 
-    def advance(self, limit_s: float = SLICE_SECONDS) -> bool:
-        """Take in lines for at most ``limit_s`` seconds. True when the tree changed."""
+    def advance(self) -> bool:
+        """Take in lines for a slice of time. True when the tree changed."""
         if not self._ready.is_set():
             return False
+        limit_s = LOADING_SLICE_SECONDS if self._backlog else SLICE_SECONDS
         before, until = self.trace.version, time.perf_counter() + limit_s
         while self._done < len(self._backlog):
             step = self._backlog[self._done : self._done + 256]

@@ -58,6 +58,10 @@ class Attempt:
         return status
 
 
+NOTHING_BELOW: Counter[str] = Counter()
+"""What every leaf shares: most nodes are leaves, and a counter of their own would double their size. Never changed."""
+
+
 @dataclass(slots=True, eq=False)
 class SpanNode:
     """A row of the waterfall. Children are in order of appearance; ``below`` counts statuses in the subtree."""
@@ -81,7 +85,10 @@ class SpanNode:
     ended_us: int | None = None
     last_end_us: int = 0
     """For a group: the latest end among its members, from which its own follows once none is open."""
-    below: Counter[str] = field(default_factory=Counter)
+    height: int = 0
+    """Levels below it."""
+    below: Counter[str] = field(default_factory=lambda: NOTHING_BELOW)
+    """How many nodes of the subtree have which status; its own counter from the first child on."""
     counted: str = ""
     """The status this node has been counted under in its ancestors."""
     _name: str = ""

@@ -7,17 +7,20 @@ Attempts of one step (same parent, same scope) share one node.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from flowdeck_devtools.core.model import WAIT_EVENTS, wait_ids
 from flowdeck_devtools.core.scope import parse_scope
-from flowdeck_devtools.core.span import Attempt, SpanNode, Wait
+from flowdeck_devtools.core.span import NOTHING_BELOW, Attempt, SpanNode, Wait
 from flowdeck_devtools.core.status import ENDED, transition
 from flowdeck_devtools.core.wire import Event, Head, Lineage, decode
 
 __all__ = ["Trace"]
 
 MAX_SPANS = 200_000
+MAX_DEPTH = 128
+"""Levels of the tree. The runtime's own scopes end at 64; what a foreign producer nests deeper is drawn flat."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """Lines kept for the event pane of one trace; older lines beyond it are read from history."""
 
@@ -128,21 +131,42 @@ class Trace:
         return known
 
     def _add(self, node: SpanNode, parent: SpanNode) -> SpanNode:
+        while parent.depth >= MAX_DEPTH and parent.parent is not None:
+            parent = parent.parent  # too deep to draw: it stands beside its parent
         node.parent = parent
-        parent.children.append(node)
+        self._append(parent, node)
         self.nodes[node.key] = node
+        self._raise(node)
         self.structure += 1
         return node
+
+    @staticmethod
+    def _append(parent: SpanNode, node: SpanNode) -> None:
+        if parent.below is NOTHING_BELOW:
+            parent.below = Counter()
+        parent.children.append(node)
+
+    def _raise(self, node: SpanNode) -> None:
+        """Tell the ancestors how deep it goes below them."""
+        height = node.height + 1
+        for ancestor in node.ancestors():
+            if ancestor.height >= height:
+                break
+            ancestor.height = height
+            height += 1
 
     def _adopt(self, parent: SpanNode, node: SpanNode) -> None:
         """Move a placeholder below its real parent, unless that would close a circle."""
         if node.parent is parent or parent is node or node in parent.ancestors():
             return
+        if parent.depth + node.height >= MAX_DEPTH:
+            return  # every change walks up to the root, so the tree may not become a chain without end
         if node.parent is not None:
             node.parent.children.remove(node)
             self._count_up(node, -1)
         node.parent = parent
-        parent.children.append(node)
+        self._append(parent, node)
+        self._raise(node)
         self._count_up(node, 1)
         self.structure += 1
 
@@ -234,19 +258,24 @@ class Trace:
         node.ended_us = max((end for end in ends if end is not None), default=None) if is_over else None
         if node.ended_us is not None and node.waits:
             node.ended_us = max(node.ended_us, *(wait.end_us or 0 for wait in node.waits))
-        if status != node.counted:
-            for ancestor in node.ancestors():
-                if node.counted:
-                    ancestor.below[node.counted] -= 1
-                ancestor.below[status] += 1
-            node.counted = status
-        for ancestor in node.ancestors():
+        was, changed = node.counted, status != node.counted
+        node.counted = status
+        ended_us = node.ended_us or 0
+        ancestor = node.parent
+        while ancestor is not None:
+            if changed:
+                below = ancestor.below
+                below[status] += 1
+                if was:
+                    below[was] -= 1
             if ancestor.role != "span":
-                self._settle_group(ancestor, node.ended_us or 0)
+                self._settle_group(ancestor, ended_us)
+            ancestor = ancestor.parent
 
     def _settle_group(self, group: SpanNode, ended_us: int) -> None:
         below = group.below
-        group.last_end_us = max(group.last_end_us, ended_us)
+        if ended_us > group.last_end_us:
+            group.last_end_us = ended_us
         if below["running"] or below["waiting"] or below["retried"] or below["created"] or below["unknown"]:
             group.ended_us = None
         else:

@@ -146,6 +146,7 @@ class Plan:
         "fingerprint",
         "flow_keys",
         "flow_name",
+        "gates",
         "ops",
         "points",
         "state_keys",
@@ -166,6 +167,7 @@ class Plan:
         self.events = {t.name: found for t, found in self.by_trigger.items() if t.type == "event"}
         self.state_keys = {t.name: found for t, found in self.by_trigger.items() if t.type == "runtime_data"}
         self.flow_keys = {t.name: found for t, found in self.by_trigger.items() if t.type == "flow_data"}
+        self.gates = tuple(op.index for op in self.ops if op.kind in (GATE, COLLECT))
         self.points = tuple(op.name for op in self.ops if op.kind == POINT)
         self._link(operators)
         self._check_cycles()

@@ -267,7 +267,7 @@ class _Part:
             return
 
         connection.executemany(_ACK, [(a.outcome, a.detail, a.us, a.row_id) for a in self.acks.values()])
-        refused = [(a.row_id,) for a in self.acks.values() if a.outcome == "rejected"]
+        refused = [{"row": a.row_id} for a in self.acks.values() if a.outcome == "rejected"]
         if refused:
             connection.executemany(_RELEASE_ANSWER, refused)
 
@@ -321,6 +321,6 @@ _ACK = "UPDATE inbox SET outcome = ?, detail = ?, acked_us = ? WHERE id = ?"
 # A refused answer settled nothing, so the next one may.
 _RELEASE_ANSWER = """
     UPDATE interrupts SET answer_row = NULL
-    WHERE id = (SELECT target FROM inbox WHERE id = ?1) AND answer_row = ?1
-        AND execution_id = (SELECT execution_id FROM inbox WHERE id = ?1)
+    WHERE id = (SELECT target FROM inbox WHERE id = :row) AND answer_row = :row
+        AND execution_id = (SELECT execution_id FROM inbox WHERE id = :row)
 """

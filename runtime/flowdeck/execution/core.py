@@ -261,11 +261,10 @@ class Core(Waiting):
         """
         self.seq += 1
         task.attempt += 1
-        awaited = [group for group in self.groups.values() if group.parent == task.rec]
+        awaited = self._awaited(task)
         if awaited:
             self._cancel([group.id for group in awaited], ())
-            for group in awaited:
-                group.parent = 0
+            self._leave_awaited(task)
 
         if task.awaiting:
             task.awaiting = 0
@@ -303,7 +302,7 @@ class Core(Waiting):
                 group.error = [error_type, message]
 
             self.poison(task)
-            self._cancel([task.group, *(g.id for g in self.groups.values() if g.parent == task.rec)], (task.rec,))
+            self._cancel([task.group, *(group.id for group in self._awaited(task))], (task.rec,))
 
         self._finish(task)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flowdeck.execution.execution import TriggerFlowExecution
     from flowdeck.execution.state import Task
 
-__all__ = ["FlowStateView", "PauseSignal", "Resume", "StateView", "TriggerFlowRuntimeData"]
+__all__ = ["FlowStateView", "PauseSignal", "Resume", "StateView", "TriggerFlowRuntimeData", "check_event_name"]
 
 
 class PauseSignal(dict[str, Any]):
@@ -42,6 +42,16 @@ class PauseSignal(dict[str, Any]):
     @property
     def interrupt(self) -> dict[str, Any]:
         return self
+
+
+def check_event_name(event: Any) -> None:
+    """Refuse what is no name of an event.
+
+    Raises:
+        TypeError: it is no text, or empty.
+    """
+    if not isinstance(event, str) or not event:
+        raise TypeError(f"emit() takes the name of an event, got {event!r}")
 
 
 class Resume:
@@ -204,9 +214,7 @@ class TriggerFlowRuntimeData(StateScope):
         self._later(self._emit(event, value, awaited=True))
 
     def _emit(self, event: str, value: Any, awaited: bool, kind: str = "event") -> int:
-        if not isinstance(event, str) or not event:
-            raise TypeError(f"emit() takes the name of an event, got {event!r}")
-
+        check_event_name(event)
         driver = self._driver
         tag = self._tag("e", event)
         tags = self._task.tags

@@ -518,10 +518,18 @@ class Driver:
             task.attempt,
             (self.services.clock.monotonic_ns() - begun) // 1000 if begun else None,
             f"chunk {op.name!r} failed: {type(exc).__name__}: {exc}"[:500],
-            exc,
+            exc if propagated is None else _without_traceback(exc),
             None,
             SOURCE,
         )
+
+
+def _without_traceback(exc: BaseException) -> dict[str, Any]:
+    """Describe an error that came from a chunk further in: that chunk's event has the traceback.
+
+    Each level adds frames, so through a thousand nested emits formatting them all would take minutes.
+    """
+    return {"type": type(exc).__name__, "message": str(exc), "module": type(exc).__module__}
 
 
 def _equals(verdict: Any, value: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flowdeck.definition.operators import START
 from flowdeck.errors import MissingResource
 from flowdeck.events.lineage import RunContext
+from flowdeck.execution.data import check_event_name
 from flowdeck.execution.flow_data import FlowData
 from flowdeck.execution.lifecycle import LifecycleMixin
 from flowdeck.execution.result import ExecutionResult
@@ -241,6 +242,7 @@ class TriggerFlowExecution(LifecycleMixin):
         self.emit_nowait(event, value)
 
     def _emit_external(self, name: str, value: Any) -> int:
+        check_event_name(name)
         self._active()
         self._core.started = True
         self._signalled(name, value, "runtime", "event")

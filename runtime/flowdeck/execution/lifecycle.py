@@ -280,6 +280,9 @@ class LifecycleMixin(FramesMixin):
         if not self._driver.live:
             return
 
+        if not self._driver.live:
+            return
+
         besides = self._driver.own_branches()
         if self._driver.live <= besides:
             return

@@ -213,13 +213,21 @@ class Router:
     def _finish(self, task: Task) -> None:
         """The task is over."""
         if task.awaiting:
-            for group in self.groups.values():  # it returned before its awaited emits did: nobody waits any more
-                if group.parent == task.rec:
-                    group.parent = 0
+            self._leave_awaited(task)
 
         self._vacate(task)
         self._drop(task)
         self._unhold(task.group)
+
+    def _awaited(self, task: Task) -> list[Group]:
+        """Return the await-groups of the emits ``task`` has made and that have not resolved."""
+        found = [self.groups.get(outcome[1]) for outcome in (task.tags or {}).values() if outcome[0] == "wait"]
+        return [group for group in found if group is not None and group.parent == task.rec]
+
+    def _leave_awaited(self, task: Task) -> None:
+        """The handler has ended before its awaited emits did: nobody waits for them any more."""
+        for group in self._awaited(task):
+            group.parent = 0
 
     def _drop(self, task: Task) -> None:
         """Forget the record, and the lanes nobody stands in any more."""
@@ -239,17 +247,38 @@ class Router:
 
             del self.blocks[block_id]
             self._prefixes.pop(block_id, None)
+            if self.gates:
+                for gate in self.plan.gates:  # nothing can arrive in this place any more
+                    self.gates.pop((gate, block_id), None)
+
             join = self.joins.get(block.join)
-            if join is not None and not block.arrived:
-                # Nobody is left who could bring this member's value: it failed under skip_exceptions, or went its
-                # own way. The others must not wait for it for ever.
-                join.total -= 1
-                self._check_complete(join, join.group, join.sig, join.depth)
+            if join is not None:
+                self._member_gone(join, block)
 
             if block.frame != block.lane and block.frame:
                 self._release(block.frame)
 
             block_id = block.lane
+
+    def _member_gone(self, join: Join, block: Block) -> None:
+        join.left -= 1
+        if not block.arrived:
+            # Nobody is left who could bring this member's value: it failed under skip_exceptions, or went its own
+            # way. The others must not wait for it for ever.
+            join.total -= 1
+            self._check_complete(join, join.group, join.sig, join.depth)
+
+        if not join.left and join.id in self.joins:  # a member has failed, so it will never complete
+            self._close_join(join)
+
+    def _close_join(self, join: Join) -> None:
+        del self.joins[join.id]
+        while join.waiting:  # side branches of members: nothing limits them any more
+            self._resume_waiting(*join.waiting.pop(0))
+
+        for outer in {join.lane, join.frame}:
+            if outer:
+                self._release(outer)
 
     def _resolve(self, group: Group) -> None:
         parent = self.tasks.get(group.parent) if group.parent else None
@@ -335,7 +364,7 @@ class Router:
             op.segment if not nth else f"{op.segment}#{nth}",
             op.concurrency,
         )
-        join.sig, join.cause = sig, self.seq
+        join.sig, join.cause, join.left = sig, self.seq, len(items)
         self.joins[join.id] = join
         for outer in {lane, frame}:
             if outer:
@@ -559,7 +588,9 @@ class Router:
 
     def cancel_group(self, group_id: int, spare: int = 0) -> None:
         """Stop every active task of a group's subtree, except ``spare``. Parked ones stay parked."""
-        self._cancel([group_id], (spare,))
+        awaiter = self.tasks.get(self.groups[group_id].parent)
+        if awaiter is None or awaiter.status != CANCELLING:  # else the whole subtree has been told with it
+            self._cancel([group_id], (spare,))
 
     def cancel_all(self, spare: Collection[int] = ()) -> None:
         """Stop every active task, except those whose records are in ``spare``."""
@@ -587,7 +618,9 @@ class Router:
 
         for join in list(self.joins.values()):
             if join.items is not None and join.group in reached:
-                join.total -= len(join.items) - join.next
+                unstarted = len(join.items) - join.next
+                join.total -= unstarted
+                join.left -= unstarted
                 join.items = None
                 self._unhold(join.group)
 

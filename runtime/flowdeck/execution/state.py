@@ -118,6 +118,8 @@ class Join(msgspec.Struct, array_like=True):
     cause: int = 0
     waiting: list[list[Any]] = msgspec.field(default_factory=list)
     """Resumptions that wait for a place: ``[interrupt id, group]``."""
+    left: int = 0
+    """Members that are not over yet, whatever became of them."""
 
 
 class Group(msgspec.Struct, array_like=True):

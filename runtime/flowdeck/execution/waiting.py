@@ -168,8 +168,11 @@ class Waiting(Router):
         interrupt = self.interrupts[task.interrupt or ""]
         group = task.group
         task.status = RUNNING
+        if task.awaiting:
+            self._leave_awaited(task)
+
         self._vacate(task)
-        task.status = PARKED
+        task.status, task.awaiting = PARKED, 0
         if interrupt.status == "waiting":
             pass
         elif interrupt.given_up:
