@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,28 @@ class Scene:
 
     def execution(self, flow: str, *, at: float, value: Any = None, run_id: str | None = None) -> RunScene:
         return RunScene(self, flow, at, value, run_id)
+
+    def ask(self, run: RunScene, name: str, question: str, *, at: float, schema: Any = None, **more: Any) -> None:
+        """Register a question in the control store, as the runtime does, at a time of the scene."""
+        from flowdeck.durable import open_control
+
+        class Owner:
+            id = run.execution_id
+
+            def deliver(self, row: Any) -> None:
+                raise AssertionError("nobody answers in a scene")
+
+        control = open_control(self.store, self.writer)
+        control.opened(Owner(), {"flow_name": run.flow, "run_id": run.run["run_id"], "root_run_id": run.run["run_id"]})
+        payload = {"question": question, **more}
+        record = {"id": name, "type": "review", "payload": payload, "schema": schema, "resume_to": "next"}
+        control.interrupt_opened(run.execution_id, record)
+        assert control.flush(5.0)
+        control.close(5.0)
+        with closing(sqlite3.connect(self.layout.state_db)) as database:
+            opened = (START_US + round(at * 1e6), name)
+            database.execute("UPDATE interrupts SET opened_us = ? WHERE id = ?", opened)
+            database.commit()
 
     def die(self) -> None:
         """The writer's process is killed: its locks are free, nothing was said."""

@@ -14,6 +14,7 @@ from tests.devtools.terminal import wait_until
 
 from flowdeck import Retry, TriggerFlow, TriggerFlowRuntimeData, runtime
 from flowdeck.durable import ControlClient
+from flowdeck_devtools.core import live as live_module
 from flowdeck_devtools.core.clock import SystemClock
 from flowdeck_devtools.core.history import History
 from flowdeck_devtools.core.live import LiveStore
@@ -177,6 +178,22 @@ async def test_a_real_run_has_the_tree_its_flow_has(store: Path) -> None:
         work, ask = beta.children
         assert (work.name, work.attempt_count, work.status) == ("work", 2, "completed")
         assert (ask.name, ask.status) == ("ask", "waiting")
+
+
+async def test_a_large_journal_is_not_read_whole(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before is asked by SQL, what comes is followed; opening an old run shows all of it."""
+    monkeypatch.setattr(live_module, "EAGER_BYTES", 0)
+    async with flowing(store) as execution:
+        await asyncio.to_thread(wait_until, lambda: len(execution.get_pending_interrupts()) == 3, 5.0, "three pauses")
+        app = make_app(store, clock=SystemClock())
+        async with running(app) as pilot:
+            await until(pilot, lambda: "approval" in screen_text(app), "the run from history", timeout=20.0)
+            assert len(app.session.live.ring) == 0
+            await press(pilot, "enter")
+            await until(pilot, lambda: "for_each 0/3" in screen_text(app), "its tree", timeout=20.0)
+            interrupt = next(iter(execution.get_pending_interrupts()))
+            await execution.async_continue_with(interrupt, {"decision": "approve", "copies": 1})
+            await until(pilot, lambda: "for_each 1/3" in screen_text(app), "the live events on top")
 
 
 async def test_history_gives_the_same_tree_as_the_live_journal(store: Path) -> None:

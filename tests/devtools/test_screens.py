@@ -92,6 +92,10 @@ async def test_the_waterfall_shows_groups_attempts_and_waits(busy: Scene) -> Non
         assert "┄┄┄" in text
         await press(pilot, "H")
         await until(pilot, lambda: screen.waterfall.count() == 3, "all folded")
+        await press(pilot, "right_square_bracket")
+        waiting = screen.waterfall.current
+        assert waiting is not None and (waiting.name, waiting.status) == ("ask", "waiting")
+        await press(pilot, "H", "g")
         await press(pilot, "j", "j", "l", "l", "j")
         node = screen.waterfall.current
         assert node is not None and node.member == "1"

@@ -72,6 +72,29 @@ def test_events(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> No
     assert snap_compare(make_app(busy.store), terminal_size=size, run_before=run)
 
 
+REVIEW = {
+    "type": "object",
+    "properties": {
+        "decision": {"type": "string", "enum": ["approve", "reject"], "title": "May we depend on it?"},
+        "note": {"type": "string", "title": "Why (goes into the report)"},
+        "months": {"type": "integer", "minimum": 1, "maximum": 24, "title": "For how long"},
+        "notify": {"type": "boolean", "title": "Tell the maintainers", "default": True},
+    },
+    "required": ["decision"],
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_inbox(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """Questions on the left, the form of the chosen one on the right, or below it."""
+    audit = busy.execution("licence-audit", at=45.0)
+    more = {"licence": "MPL-2.0", "verdict": "weak_copyleft", "evidence": ["classifier", "LICENSE.txt"]}
+    busy.ask(audit, "i1", "May we depend on certifi 2025.11.12 (MPL-2.0)?", at=46.0, schema=REVIEW, **more)
+    busy.ask(audit, "i2", "May we depend on chardet 5.2 (LGPL)?", at=50.0, schema=REVIEW)
+    app = make_app(busy.store)
+    assert snap_compare(app, terminal_size=size, run_before=steps("3", "enter", "enter", words="(●) approve"))
+
+
 def test_help(busy: Scene, snap_compare: Compare) -> None:
     """All keys, this screen's first."""
     app = make_app(busy.store)

@@ -100,7 +100,7 @@ def test_an_error_rises_to_its_ancestors_and_names_its_origin() -> None:
     group = trace.root.children[0]
     assert (trace.root.status, group.status, group.children[0].status) == ("propagated", "failed", "failed")
     assert trace.first_error is group.children[0].children[0]
-    assert Outline(trace).failed() == [trace.first_error]
+    assert Outline(trace).issues() == [trace.first_error]
 
 
 @pytest.mark.parametrize("seed", range(30))

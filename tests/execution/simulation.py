@@ -18,9 +18,10 @@ from flowdeck.definition.blueprint import Blueprint
 from flowdeck.definition.operators import START
 from flowdeck.definition.plan import BATCH, CHUNK, FOR_EACH, JOIN, MATCH_END, ROUTE, Plan, compile_plan
 from flowdeck.definition.process import Process
+from flowdeck.errors import InterruptError
 from flowdeck.execution.core import CommittedFailure, Core
 from flowdeck.execution.snapshot import dump_core, load_core
-from flowdeck.execution.state import CANCELLING, Task
+from flowdeck.execution.state import CANCELLING, Interrupt, Task
 from flowdeck.execution.values import decode, encode
 
 MAX_CRASHES = 40
@@ -302,6 +303,7 @@ class Simulation:
         self.outcome = Outcome()
         self.scopes: set[str] = set()
         self.crashes = 0
+        self.refused = 0
         self.steps = 0
 
     def run(self) -> Outcome:
@@ -329,9 +331,7 @@ class Simulation:
                 rec = self.stopping.pop(pick - len(self.ready))
                 self.core.stopped(self.core.tasks[rec])
             else:
-                interrupt = waiting[pick - len(self.ready) - len(self.stopping)]
-                _, _, _, value, _ = interrupt.signal
-                self.core.answer(interrupt.id, f"answer({interrupt.chunk},{_text(value)})", 0, "sim")
+                self.answer(waiting[pick - len(self.ready) - len(self.stopping)])
 
             self.drain()
 
@@ -345,6 +345,22 @@ class Simulation:
         self.outcome.log = Counter(state.get("log", []))
         self.outcome.counts = len(state.get("n", []))
         return self.outcome
+
+    def answer(self, interrupt: Interrupt) -> None:
+        """Answer it, or let it expire with the same value; now and then somebody answers a second time."""
+        _, _, _, value, _ = interrupt.signal
+        if self.rng.random() < 0.2:
+            self.core.expire(interrupt.id, 0)
+        else:
+            self.core.answer(interrupt.id, f"answer({interrupt.chunk},{_text(value)})", 0, "sim")
+
+        if self.rng.random() < 0.2:
+            try:
+                self.core.answer(interrupt.id, "a second answer", 0, "sim")
+            except InterruptError:
+                self.refused += 1
+            else:
+                raise AssertionError(f"{interrupt.id} was answered twice")
 
     def drain(self) -> None:
         while self.core.out:
@@ -417,7 +433,7 @@ class Simulation:
             else:
                 core.pause(
                     task, tag("p", "pause"), 0, type="pause", payload=None, resume_to=effect[1], resume_event=None,
-                    interrupt_id=None,
+                    interrupt_id=None, expires_us=1, on_expire={"value": f"answer({script.name},{_text(value)})"},
                 )  # fmt: skip
                 yield ("effect",)
                 return "paused"

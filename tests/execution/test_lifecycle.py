@@ -26,6 +26,32 @@ def waiting_flow(gate: asyncio.Event) -> TriggerFlow:
     return flow
 
 
+async def test_a_run_belongs_to_its_parent_run(world: World) -> None:
+    """parent_run_context, and a chunk that starts another flow, make the run a child run, also for the stream."""
+    from flowdeck.events.lineage import RunContext
+
+    inner = TriggerFlow(name="inner")
+    inner.to(("put", lambda d: d.put_into_stream(1)))
+    outer = TriggerFlow(name="outer")
+
+    async def starts(data: Data) -> None:
+        await inner.async_start(services=world.services)
+
+    outer.to(starts)
+    parent = RunContext.create(run_kind="request", session_id="s1")
+    await outer.async_start(services=world.services, parent_run_context=parent)
+    async for _ in inner.get_async_runtime_stream(services=world.services, parent_run_context=parent):
+        pass
+
+    first, second, third = (r.run for r in world.records("triggerflow.execution_started"))
+    chunk = world.records("chunk.started")[0].run
+    assert first is not None and second is not None and third is not None and chunk is not None
+    assert first.parent_run_id == third.parent_run_id == parent.run_id
+    assert second.parent_run_id == chunk.run_id
+    assert {r.root_run_id for r in (first, second, third)} == {parent.run_id}
+    assert {r.session_id for r in (first, second, third)} == {"s1"}
+
+
 async def test_both_state_machines(world: World) -> None:
     """created, running, completed; open, sealed, closed; each with its flags."""
     gate = asyncio.Event()

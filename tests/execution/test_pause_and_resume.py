@@ -88,6 +88,21 @@ async def test_the_order_of_events_in_the_simplest_pause(world: World) -> None:
     assert (done["status"], done["returned_pause_signal"]) == ("completed", False)
 
 
+async def test_the_public_shape_of_the_stream_items(world: World) -> None:
+    """Interrupts appear on the stream as they do in the compatible API."""
+    execution = world.execution(approval(interrupt_id="my"))
+    await execution.async_start("T")
+    await execution.async_continue_with("my", {"ok": 1})
+    await execution.async_close()
+    pause, resume = [item async for item in execution.get_async_runtime_stream(timeout=None)]
+    assert set(pause) == {"type", "action", "execution_id", "interrupt", "signal"}
+    assert set(resume) == {"type", "action", "execution_id", "interrupt", "value"}
+    assert (pause["type"], pause["action"], pause["execution_id"]) == ("interrupt", "pause", execution.id)
+    assert (resume["action"], resume["value"]) == ("resume", {"ok": 1})
+    assert pause["signal"] == pause["interrupt"]["source_signal"]
+    assert (pause["interrupt"]["status"], resume["interrupt"]["status"]) == ("waiting", "resumed")
+
+
 async def test_wrong_continues(world: World) -> None:
     """Unknown is a KeyError, twice a ValueError, after close a warning and None (A2)."""
     execution = world.execution(approval())

@@ -14,7 +14,7 @@ SHARDS = 4
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_interleavings_and_crashes_equal_the_sequential_model(shard: int) -> None:
     """Every seed's flow ends in the model's completions, log and counts, whatever the order and the crashes."""
-    crashes = 0
+    crashes = refused = 0
     for seed in range(shard, SEEDS, SHARDS):
         flow = build(seed)
         expected = model(flow)
@@ -29,5 +29,7 @@ def test_interleavings_and_crashes_equal_the_sequential_model(shard: int) -> Non
                 raise AssertionError(f"seed {seed}, crash rate {crash_rate}, concurrency {concurrency}: {exc}") from exc
 
             crashes += simulation.crashes
+            refused += simulation.refused
 
     assert crashes > SEEDS // SHARDS, "the simulation never crashed anything"
+    assert refused > SEEDS // SHARDS // 10, "nobody answered twice"

@@ -89,6 +89,19 @@ async def test_the_frame_says_all_about_the_wait(world: World) -> None:
     json.dumps(execution.save())
 
 
+async def test_every_level_says_where_the_question_is_answered(world: World) -> None:
+    """The events of a nested question are one question to whoever reads ``projected_as``."""
+    middle = TriggerFlow(name="middle")
+    middle.to_sub_flow(asking_child())
+    execution = world.execution(asking_flow(middle))
+    await execution.async_start("T")
+    records = [p["interrupt"] for p in world.payloads("triggerflow.interrupt_raised")]
+    root = only(execution)
+    assert [r["id"] == root for r in records] == [False, False, True]
+    assert [r.get("projected_as") for r in records] == [root, root, None]
+    await execution.async_close(pending_interrupts="cancel")
+
+
 async def test_an_answer_completes_the_operator(world: World) -> None:
     """continue_with(root id) continues the child, and returns when the chain behind the operator has finished."""
     execution = world.execution(asking_flow())

@@ -161,7 +161,7 @@ class Inbox:
         return sum(1 for row in self.rows if row.is_open)
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="flowdeck-inbox", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="flowdeck-devtools-inbox", daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:

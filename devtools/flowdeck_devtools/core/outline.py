@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from flowdeck_devtools.core.span import SpanNode
@@ -95,15 +94,16 @@ class Outline:
                 self._folds[ancestor.key] = False
         self._fold_version += 1
 
-    def failed(self) -> list[SpanNode]:
-        """Nodes where something failed by itself (not passed on), in order of appearance."""
+    def issues(self) -> list[SpanNode]:
+        """Steps that failed by themselves (not passed on) or wait for an answer, in order of appearance."""
         found: list[SpanNode] = []
         stack = [self.trace.root]
         while stack:
             node = stack.pop()
-            if node.role == "span" and node.status == "failed":
+            below = node.below["failed"] + node.below["waiting"]
+            if node.role == "span" and (node.status == "failed" or (node.own_status == "waiting" and not below)):
                 found.append(node)
-            if node.below["failed"]:
+            if below:
                 stack.extend(reversed(node.children))
         return found
 
@@ -117,6 +117,3 @@ class Outline:
             if newest is None or node.started_us >= (newest.started_us or 0):
                 newest = node
         return newest
-
-
-NodeTest = Callable[[SpanNode], bool]

@@ -25,7 +25,6 @@ __all__ = [
     "day_time",
     "duration",
     "fit",
-    "pad",
     "short_id",
     "size",
     "sparkline",
@@ -138,11 +137,6 @@ def _cut_front(text: str, room: int) -> str:
             return "…" + text[start:]
 
     return "…" + text
-
-
-def pad(text: str, width: int) -> str:
-    """Cleaned text padded on the right to at least ``width`` cells; never cut."""
-    return text + " " * max(0, width - cells(text))
 
 
 def duration(us: float | None) -> str:

@@ -79,8 +79,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("unfold", "l,right", "Unfold", "execution", "unfold", "Unfold the node, or go to its first child", 39),
     Action("fold-all", "H", "Fold all", "execution", "fold_all"),
     Action("unfold-all", "L", "Unfold all", "execution", "unfold_all"),
-    Action("next-error", "right_square_bracket", "Next error", "execution", "next_error(1)", "Next failed node", 34),
-    Action("previous-error", "left_square_bracket", "Previous error", "execution", "next_error(-1)"),
+    Action(
+        "next-issue", "right_square_bracket", "Next issue", "execution", "next_issue(1)", "What failed or waits", 34
+    ),
+    Action("previous-issue", "left_square_bracket", "Previous issue", "execution", "next_issue(-1)"),
     Action("zoom-in", "plus,equals_sign", "Zoom in", "execution", "zoom_time(2)", "Zoom the time axis in", 22),
     Action("zoom-out", "minus", "Zoom out", "execution", "zoom_time(0.5)", "Zoom the time axis out"),
     Action("fit", "0", "Fit", "execution", "zoom_time(0)", "Show the whole run again"),

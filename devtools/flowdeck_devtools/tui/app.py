@@ -135,11 +135,14 @@ class DevToolsApp(App[None]):
     # -- the tick ----------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        if self.closing.is_set() or not self.screen_stack:
+            return  # the window closes: a last tick may come after its screens are gone
+
         begun = self.session.clock.monotonic()
         self.session.tick()
         if self._wanted_run is not None:
             self._open_wanted()
-        screen = self.screen
+        screen = self.screen_stack[-1]
         if isinstance(screen, DeckScreen) and screen.ready and not screen.too_small:
             screen.tick()
             self._refresh_top(screen)
@@ -180,6 +183,7 @@ class DevToolsApp(App[None]):
         if place == self.current_mode or isinstance(self.screen, HelpDialog | PickDialog):
             return
         self._last_action = f"go {place}"
+        self._wanted_run = None  # whoever goes somewhere is not taken elsewhere any more
         self._places.append(self.current_mode)
         del self._places[:-20]
         self.switch_mode(place)

@@ -12,7 +12,7 @@ from flowdeck.execution.base import ExecutionBase
 from flowdeck.execution.data import PauseSignal
 from flowdeck.execution.schema import check_value, schema_of
 from flowdeck.execution.state import Interrupt, Task
-from flowdeck.execution.values import copy_loosely, copy_value
+from flowdeck.execution.values import copy_value
 
 __all__ = ["InterruptMixin"]
 
@@ -36,8 +36,7 @@ class InterruptMixin(ExecutionBase):
         return {interrupt.id: self._record(interrupt) for interrupt in self._core.open_interrupts}
 
     def _record(self, interrupt: Interrupt) -> dict[str, Any]:
-        record: dict[str, Any] = copy_loosely(interrupt.record())
-        return record
+        return interrupt.record()
 
     # -- pausing -------------------------------------------------------------------------------------------------
 
@@ -111,8 +110,15 @@ class InterruptMixin(ExecutionBase):
         return PauseSignal(record)
 
     def _announce(self, interrupt: Interrupt, record: dict[str, Any], action: str, run: RunContext) -> None:
-        """Tell everybody that an answer is wanted: observers, the stream's readers, the control plane."""
+        """Tell everybody that an answer is wanted: observers, the stream's readers, the control plane.
+
+        In a sub flow the record says under which id the question can be answered (``projected_as``), so that nobody
+        takes one question for two.
+        """
         self._waiting_announced = False
+        if self._link is not None:
+            record["projected_as"] = self._link.root_id(interrupt.id)
+
         self._emit_event(
             self._events.interrupt_raised,
             {"interrupt": record},
@@ -163,7 +169,7 @@ class InterruptMixin(ExecutionBase):
             return None
 
         self._bind()
-        interrupt, group = self._answer(interrupt_id, value, actor)
+        interrupt, group, record = self._answer(interrupt_id, value, actor)
         try:
             await self._driver.settle(group)
             if interrupt.frame is not None:
@@ -171,14 +177,17 @@ class InterruptMixin(ExecutionBase):
         finally:
             self._on_idle()
 
-        return self._record(interrupt)
+        return record
 
     def continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> dict[str, Any] | None:
         """Synchronous twin of :meth:`async_continue_with`."""
         return self._sync(self.async_continue_with(interrupt_id, value, actor=actor))
 
-    def _answer(self, interrupt_id: str, value: Any, actor: str | None) -> tuple[Interrupt, int]:
-        """Apply an answer; the returned await-group covers the resumed branch. The caller must settle or drain."""
+    def _answer(self, interrupt_id: str, value: Any, actor: str | None) -> tuple[Interrupt, int, dict[str, Any]]:
+        """Apply an answer. The caller must settle or drain.
+
+        Returns the interrupt, the await-group that covers the resumed branch, and the record.
+        """
         core = self._core
         interrupt = core.waiting(interrupt_id)
         if interrupt.schema is not None:
@@ -201,7 +210,7 @@ class InterruptMixin(ExecutionBase):
         if interrupt.frame is not None:
             self._deliver_to_child(interrupt)
 
-        return interrupt, group
+        return interrupt, group, record
 
     def _answered(self, interrupt: Interrupt) -> None:
         """What every answer leads to, however it came."""

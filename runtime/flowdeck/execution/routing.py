@@ -1,16 +1,13 @@
-"""Where a value goes next: tasks, fan-outs, joins, gates, and the places they hold.
+"""Where a value goes next: fan-outs, joins, choices and gates.
 
-The lower half of the core. It knows operators and state, and appends what the driver must do to ``out``: a
-:class:`Task` is to be run, ``(RESOLVED, group)`` tells an awaiter, ``(CANCEL, record)`` stops a handler.
-Everything here is deterministic: the same inputs in the same order give the same state.
+It knows operators and state. What runs user code becomes a task (:mod:`flowdeck.execution.activity`); everything else
+happens here and now. Deterministic: the same inputs in the same order give the same state.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from flowdeck.definition.plan import (
     BATCH,
@@ -20,50 +17,16 @@ from flowdeck.definition.plan import (
     JOIN,
     LAST_RUNNABLE,
     MATCH_END,
-    POINT,
-    ROUTE,
-    Plan,
     PlanOp,
 )
-from flowdeck.execution.state import CANCELLING, PARKED, QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
+from flowdeck.execution.activity import CANCEL, RESOLVED, Activity
+from flowdeck.execution.state import Block, Gate, Join
 
 __all__ = ["CANCEL", "RESOLVED", "Router"]
 
-RESOLVED: Final = "resolved"
-CANCEL: Final = "cancel"
 
-_DEPTH_LIMIT: Final = 64
-"""Scopes deeper than this have their prefix hashed."""
-
-Command = Task | tuple[str, int]
-
-
-class Router:
-    """State plus routing. :class:`flowdeck.execution.core.Core` adds the inputs."""
-
-    def __init__(self, plan: Plan, concurrency: int = 0) -> None:
-        self.plan = plan
-        self.ops = plan.ops
-        self.out: list[Command] = []
-        self.tasks: dict[int, Task] = {}
-        self.blocks: dict[int, Block] = {0: Block(0, 0, 0, 0, 0, True, False)}
-        self.joins: dict[int, Join] = {}
-        self.groups: dict[int, Group] = {}
-        self.gates: dict[tuple[int, int], Gate] = {}
-        self.interrupts: dict[str, Interrupt] = {}
-        self.queue: deque[int] = deque()
-        """Records waiting for a place (positive) and groups whose awaiter does (negative)."""
-        self.concurrency = concurrency
-        self.running = 0
-        self.seq = 0
-        self.sub = 0
-        self.records = 0
-        self.numbers = 0
-        self.signals = 0
-        self.group_count = 0
-        self.block_count = 0
-        self.skip_exceptions = False
-        self._prefixes: dict[int, str] = {0: ""}
+class Router(Activity):
+    """Routing on top of activity. :class:`flowdeck.execution.core.Core` adds the inputs."""
 
     # -- firing --------------------------------------------------------------------------------------------------
 
@@ -106,208 +69,6 @@ class Router:
     def _pass(self, op: PlanOp, value: Any, lane: int, frame: int, group: int, sig: int, depth: int) -> None:
         for index in op.next:
             self.fire(index, value, lane, frame, group, sig, "chunk", op.emits, depth)
-
-    def _create(
-        self,
-        op: PlanOp,
-        value: Any,
-        lane: int,
-        frame: int,
-        group: int,
-        sig: int,
-        source: str,
-        event: str,
-        depth: int,
-        kind: str,
-        resume: str | None,
-    ) -> None:
-        self.records += 1
-        self.numbers += 1
-        block = self.blocks[lane]
-        index = op.index
-        nth = block.counts.get(index, 0)
-        block.counts[index] = nth + 1
-        task = Task(
-            self.records,
-            self.numbers,
-            index,
-            value,
-            lane,
-            frame,
-            group,
-            RUNNING,
-            nth,
-            1,
-            self.seq,
-            0,
-            sig,
-            source,
-            event,
-            kind,
-            depth,
-            0,
-            resume,
-        )
-        self.tasks[self.records] = task
-        self.groups[group].pending += 1
-        if lane:
-            block.refs += 1
-            if block.limited:
-                self._enter(block)
-
-        if frame and frame != lane:
-            self.blocks[frame].refs += 1
-
-        self._issue(task)
-
-    def _issue(self, task: Task) -> None:
-        """Let a task run, or queue it when the execution's places are taken."""
-        if self.concurrency and self.running >= self.concurrency:
-            task.status = QUEUED
-            self.queue.append(task.rec)
-            return
-
-        self.running += 1
-        task.status = RUNNING
-        kind = self.ops[task.op].kind
-        if kind != ROUTE and kind != POINT:
-            self.seq += 1
-            task.seq = self.seq
-
-        self.out.append(task)
-
-    def _free_place(self) -> None:
-        """Give a place under the execution's concurrency to whoever waits longest."""
-        self.running -= 1
-        queue = self.queue
-        while queue and (not self.concurrency or self.running < self.concurrency):
-            waiting = queue.popleft()
-            if waiting < 0:
-                group = self.groups.pop(-waiting)
-                parent = self.tasks.get(group.parent)
-                if parent is not None:
-                    parent.awaiting -= 1
-                    self.running += 1
-
-                self.out.append((RESOLVED, group.id))
-            else:
-                task = self.tasks.get(waiting)
-                if task is not None and task.status == QUEUED:
-                    self._issue(task)
-
-    # -- leaving -------------------------------------------------------------------------------------------------
-
-    def _vacate(self, task: Task) -> None:
-        """The task stops being active: it gives its places back. New tasks it caused exist already."""
-        if task.status != QUEUED and not task.awaiting:
-            if self.queue:
-                self._free_place()
-            else:
-                self.running -= 1
-
-        if task.lane:
-            block = self.blocks[task.lane]
-            if block.limited:
-                self._exit(block)
-
-    def _finish(self, task: Task) -> None:
-        """The task is over."""
-        if task.awaiting:
-            self._leave_awaited(task)
-
-        self._vacate(task)
-        self._drop(task)
-        self._unhold(task.group)
-
-    def _awaited(self, task: Task) -> list[Group]:
-        """Return the await-groups of the emits ``task`` has made and that have not resolved."""
-        found = [self.groups.get(outcome[1]) for outcome in (task.tags or {}).values() if outcome[0] == "wait"]
-        return [group for group in found if group is not None and group.parent == task.rec]
-
-    def _leave_awaited(self, task: Task) -> None:
-        """The handler has ended before its awaited emits did: nobody waits for them any more."""
-        for group in self._awaited(task):
-            group.parent = 0
-
-    def _drop(self, task: Task) -> None:
-        """Forget the record, and the lanes nobody stands in any more."""
-        del self.tasks[task.rec]
-        if task.lane:
-            self._release(task.lane)
-
-        if task.frame and task.frame != task.lane:
-            self._release(task.frame)
-
-    def _release(self, block_id: int) -> None:
-        while block_id:
-            block = self.blocks[block_id]
-            block.refs -= 1
-            if block.refs:
-                return
-
-            del self.blocks[block_id]
-            self._prefixes.pop(block_id, None)
-            if self.gates:
-                for gate in self.plan.gates:  # nothing can arrive in this place any more
-                    self.gates.pop((gate, block_id), None)
-
-            join = self.joins.get(block.join)
-            if join is not None:
-                self._member_gone(join, block)
-
-            if block.frame != block.lane and block.frame:
-                self._release(block.frame)
-
-            block_id = block.lane
-
-    def _member_gone(self, join: Join, block: Block) -> None:
-        join.left -= 1
-        if not block.arrived:
-            # Nobody is left who could bring this member's value: it failed under skip_exceptions, or went its own
-            # way. The others must not wait for it for ever.
-            join.total -= 1
-            self._check_complete(join, join.group, join.sig, join.depth)
-
-        if not join.left and join.id in self.joins:  # a member has failed, so it will never complete
-            self._close_join(join)
-
-    def _close_join(self, join: Join) -> None:
-        del self.joins[join.id]
-        while join.waiting:  # side branches of members: nothing limits them any more
-            self._resume_waiting(*join.waiting.pop(0))
-
-        for outer in {join.lane, join.frame}:
-            if outer:
-                self._release(outer)
-
-    def _resolve(self, group: Group) -> None:
-        parent = self.tasks.get(group.parent) if group.parent else None
-        if parent is None:
-            del self.groups[group.id]
-            self._root_resolved(group)
-            self.out.append((RESOLVED, group.id))
-            return
-
-        if parent.tags is not None:
-            parent.tags[group.tag] = ["err", *group.error] if group.error else ["ok"]
-
-        if not group.awaited:
-            del self.groups[group.id]
-            return
-
-        if parent.awaiting == 1:
-            if self.concurrency and self.running >= self.concurrency:
-                self.queue.append(-group.id)  # the awaiter goes on when it has a place again
-                return
-
-            self.running += 1
-
-        parent.awaiting -= 1
-        del self.groups[group.id]
-        self.out.append((RESOLVED, group.id))
-
-    def _root_resolved(self, group: Group) -> None:
-        """Hook for the core: a group nobody inside waits for has ended."""
 
     # -- fan-out and join ----------------------------------------------------------------------------------------
 
@@ -420,25 +181,6 @@ class Router:
             else:
                 return
 
-    def _await(self, task: Task, group: Group) -> None:
-        """The handler waits for ``group`` now, and lends its place to others meanwhile."""
-        group.awaited = True
-        task.awaiting += 1
-        if task.awaiting == 1:
-            if self.queue:
-                self._free_place()
-            else:
-                self.running -= 1
-
-    def _unhold(self, group_id: int) -> None:
-        group = self.groups[group_id]
-        group.pending -= 1
-        if not group.pending:
-            self._resolve(group)
-
-    def _resume_waiting(self, interrupt_id: str, group_id: int) -> None:
-        """Hook for the core: a resumption that waited for a place has one now."""
-
     def _member(self, frame: int, op_index: int) -> Block | None:
         """Return the enclosing member of a join that operator ``op_index`` opened."""
         while frame:
@@ -492,56 +234,6 @@ class Router:
     def _detached_group(self) -> int:
         raise NotImplementedError
 
-    # -- places in a limited join --------------------------------------------------------------------------------
-
-    def _enter(self, block: Block) -> None:
-        while True:
-            block.active += 1
-            if block.active > 1:
-                return
-
-            join = self.joins.get(block.join)
-            if join is not None and join.limit:
-                join.active += 1
-
-            if not block.lane or not self.blocks[block.lane].limited:
-                return
-
-            block = self.blocks[block.lane]
-
-    def _exit(self, block: Block) -> None:
-        while True:
-            block.active -= 1
-            if block.active:
-                return
-
-            join = self.joins.get(block.join)
-            outer = self.blocks[block.lane] if block.lane else None
-            if join is not None and join.limit:
-                join.active -= 1
-                if join.waiting or join.items is not None:
-                    self._refill(join)
-
-            if outer is None or not outer.limited:
-                return
-
-            block = outer
-
-    def _full_join(self, lane: int) -> Join | None:
-        """Return the join whose places keep a member in ``lane`` from becoming active, if any."""
-        while lane:
-            block = self.blocks[lane]
-            if not block.limited or block.active:
-                return None
-
-            join = self.joins.get(block.join)
-            if join is not None and join.limit and join.active >= join.limit:
-                return join
-
-            lane = block.lane
-
-        return None
-
     # -- gates ---------------------------------------------------------------------------------------------------
 
     def _gate(self, op: PlanOp, value: Any, lane: int, group: int, sig: int, event: str, depth: int, kind: str) -> None:
@@ -575,85 +267,3 @@ class Router:
             del self.gates[branches[0].index, frame]
 
         self._pass(op, gathered, lane, frame, group, sig, depth)
-
-    # -- cancelling ----------------------------------------------------------------------------------------------
-
-    def poison(self, task: Task) -> None:
-        """The task failed or was stopped: the joins it belongs to must not complete as if it had never been."""
-        for block_id in (task.frame, task.lane):
-            while block_id:
-                block = self.blocks[block_id]
-                block.arrived = True
-                block_id = block.frame or block.lane
-
-    def cancel_group(self, group_id: int, spare: int = 0) -> None:
-        """Stop every active task of a group's subtree, except ``spare``. Parked ones stay parked."""
-        awaiter = self.tasks.get(self.groups[group_id].parent)
-        if awaiter is None or awaiter.status != CANCELLING:  # else the whole subtree has been told with it
-            self._cancel([group_id], (spare,))
-
-    def cancel_all(self, spare: Collection[int] = ()) -> None:
-        """Stop every active task, except those whose records are in ``spare``."""
-        self._cancel(list(self.groups), spare)
-
-    def _cancel(self, roots: list[int], spare: Collection[int]) -> None:
-        """Stop the subtrees of ``roots``. Without recursion: awaited emits nest a thousand deep."""
-        members: dict[int, list[Task]] = {}
-        for task in self.tasks.values():
-            if task.rec not in spare and task.status not in (PARKED, CANCELLING):
-                members.setdefault(task.group, []).append(task)
-
-        children: dict[int, list[int]] = {}
-        for group in self.groups.values():
-            children.setdefault(group.parent, []).append(group.id)
-
-        reached: dict[int, None] = {}
-        stack = roots[::-1]
-        while stack:
-            group_id = stack.pop()
-            if group_id not in reached:
-                reached[group_id] = None
-                for task in members.get(group_id, ()):
-                    stack.extend(children.get(task.rec, ()))
-
-        for join in list(self.joins.values()):
-            if join.items is not None and join.group in reached:
-                unstarted = len(join.items) - join.next
-                join.total -= unstarted
-                join.left -= unstarted
-                join.items = None
-                self._unhold(join.group)
-
-        for group_id in reached:
-            for task in members.get(group_id, ()):
-                if task.status == QUEUED:
-                    self.poison(task)
-                    self._finish(task)
-                else:
-                    task.status = CANCELLING
-                    self.out.append((CANCEL, task.rec))
-
-    # -- places in words -----------------------------------------------------------------------------------------
-
-    def scope(self, task: Task) -> str:
-        """Return the task's place: ``for_each[3]/classify#1``. The same over attempts and interleavings."""
-        segment = self.ops[task.op].segment
-        prefix = self._prefixes.get(task.lane)
-        if prefix is None:
-            prefix = self._prefix(task.lane)
-
-        return f"{prefix}{segment}#{task.activation}" if task.activation else prefix + segment
-
-    def _prefix(self, lane: int) -> str:
-        known = self._prefixes.get(lane)
-        if known is None:
-            block = self.blocks[lane]
-            name, _, nth = block.segment.partition("#")
-            segment = f"{name}[{block.index}]#{nth}" if nth else f"{name}[{block.index}]"
-            known = f"{self._prefix(block.lane)}{segment}/"
-            if known.count("/") > _DEPTH_LIMIT:
-                known = f"~{hashlib.sha1(known.encode(), usedforsecurity=False).hexdigest()[:16]}/"
-
-            self._prefixes[lane] = known
-
-        return known

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from flowdeck.definition.operators import completion_event
+from flowdeck.execution.values import copy_loosely
 
 __all__ = [
     "BACKOFF",
@@ -196,15 +197,15 @@ class Interrupt(msgspec.Struct, array_like=True):
     def record(self) -> dict[str, Any]:
         """Return the public record: the compatible fields plus schema, expiry, assignees, actor. Times in seconds.
 
-        It refers to the interrupt's own values; whoever hands it to a user copies it.
+        Its values are copies, except for a signal's value that cannot be stored: that is the object itself.
         """
         sig_id, event, kind, value, source = self.signal
         record: dict[str, Any] = {
             "id": self.id,
             "type": self.type,
-            "payload": self.payload,
+            "payload": _own(self.payload),
             "resume_event": self.resume_event,
-            "resume_to": self.resume_to,
+            "resume_to": _own(self.resume_to),
             "status": self.status,
             "source_execution_id": self.execution,
             "source_flow_name": self.flow,
@@ -214,21 +215,21 @@ class Interrupt(msgspec.Struct, array_like=True):
                 "id": sig_id,
                 "trigger_event": event,
                 "trigger_type": kind,
-                "value": value,
+                "value": _own(value),
                 "source": source,
             },
             "continuation_event": None if self.op is None else completion_event(self.chunk or "", self.op),
             "scope": self.scope,
             "created_at": self.created_us / 1e6,
             "resumed_at": None if self.resumed_us is None else self.resumed_us / 1e6,
-            "resume_value": self.response,
-            "schema": self.schema,
+            "resume_value": _own(self.response),
+            "schema": _own(self.schema),
             "expires_at": None if self.expires_us is None else self.expires_us / 1e6,
-            "on_expire": self.on_expire,
-            "assignees": self.assignees,
+            "on_expire": _own(self.on_expire),
+            "assignees": _own(self.assignees),
         }
         if self.status in ("resumed", "expired"):
-            record["response"] = self.response
+            record["response"] = record["resume_value"]
             record["actor"] = self.actor
             if self.resumed_by_signal:
                 record["resumed_by_signal_id"] = self.resumed_by_signal
@@ -242,3 +243,10 @@ class Interrupt(msgspec.Struct, array_like=True):
             record.update(local_interrupt_id=self.local, sub_flow_frame_id=self.frame, child_interrupt=child)
 
         return record
+
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _own(value: Any) -> Any:
+    return value if type(value) in _SCALARS else copy_loosely(value)

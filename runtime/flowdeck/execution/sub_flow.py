@@ -41,6 +41,16 @@ class SubFlowLink(NamedTuple):
     parent: TriggerFlowExecution
     frame: SubFlowFrame
 
+    def root_id(self, child_interrupt_id: str) -> str:
+        """Return the id of a child's interrupt in the outermost execution, the only one that can be answered."""
+        link: SubFlowLink | None = self
+        found = child_interrupt_id
+        while link is not None:
+            found = f"{link.frame.id}:{found}"
+            link = link.parent._link
+
+        return found
+
 
 class SubFlowFrame:
     """One activation of a sub-flow operator."""

@@ -8,7 +8,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Static
 
 from flowdeck_devtools.tui.actions import bindings_for
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowdeck_devtools.core.session import Session
     from flowdeck_devtools.tui.app import DevToolsApp
 
-__all__ = ["MIN_SIZE", "DeckModal", "DeckScreen", "TooSmall", "scoped"]
+__all__ = ["MIN_SIZE", "DeckScreen", "TooSmall", "scoped"]
 
 MIN_SIZE = (80, 24)
 
@@ -103,12 +103,3 @@ class DeckScreen(Screen[None]):
         if self.ready:
             self.top.refresh()
             self.tick()
-
-
-class DeckModal(ModalScreen):  # type: ignore[type-arg]
-    """A dialog over a screen, with the palette and the size rule of the screens."""
-
-    @property
-    def deck(self) -> DevToolsApp:
-        app: DevToolsApp = self.app  # type: ignore[assignment]
-        return app

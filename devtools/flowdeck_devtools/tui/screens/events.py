@@ -35,7 +35,7 @@ class EventsScreen(DeckScreen):
         super().__init__()
         self._seen = (-1, -1, False)
         self._inspected: bytes | None = None
-        self._told_at = -1
+        self._told = (-1, False, False)
 
     def body(self) -> ComposeResult:
         self.headline = HeadLine(id="headline")
@@ -66,9 +66,9 @@ class EventsScreen(DeckScreen):
             tail.empty = self._empty_text()
             if not window.paused or window.searching:
                 tail.tick()
-        half_second = self.session.clock.now_us() // 500_000
-        if half_second != self._told_at:
-            self._told_at = half_second
+        told = (self.session.clock.now_us() // 500_000, tail.following, window.paused)
+        if told != self._told:
+            self._told = told
             self._headline()
 
     def _headline(self) -> None:

@@ -195,9 +195,9 @@ class ExecutionScreen(DeckScreen):
     def action_unfold_all(self) -> None:
         self.waterfall.fold_all(False)
 
-    def action_next_error(self, step: int) -> None:
-        if not self.waterfall.next_error(step):
-            self.notify("nothing failed in this run", timeout=2)
+    def action_next_issue(self, step: int) -> None:
+        if not self.waterfall.next_issue(step):
+            self.notify("nothing failed and nothing waits in this run", timeout=2)
 
     def action_zoom_time(self, factor: float) -> None:
         self.waterfall.zoom_time(factor)

@@ -36,7 +36,7 @@ __all__ = ["InboxScreen"]
 
 COLUMNS = (
     Column("mark", "", 1),
-    Column("question", "QUESTION", 24, flex=4),
+    Column("question", "QUESTION", 30, flex=4),
     Column("flow", "FLOW", 10, flex=1, most=18, priority=2),
     Column("age", "AGE", 4, align="right", priority=1),
 )
@@ -170,18 +170,19 @@ class InboxScreen(DeckScreen):
         return "" if row is None else clean(row.question, limit=600)
 
     def _sections(self, row: InterruptRow) -> list[tuple[str, Any, str]]:
-        asked = f"asked {clock_time(row.opened_us, millis=False)} by {clean(row.flow or 'a flow')}"
+        asked = f"{clean(row.type)}, asked {clock_time(row.opened_us, millis=False)} by {clean(row.flow or 'a flow')}"
         if row.execution_id:
             asked += f" {short_id(clean(row.execution_id))}"
-        sections: list[tuple[str, Any, str]] = [(asked, None, "dim"), (_what_happens(row), None, "dim")]
+        sections: list[tuple[str, Any, str]] = []
+        if row.context is not None:
+            sections += [("", row.context, "title"), ("", None, "dim")]
+        sections += [(asked, None, "dim"), (_what_happens(row), None, "dim")]
         if row.is_open and not row.owned:
             sections.append(("its process is gone: an answer is kept until the run is taken up again", None, "violet"))
         if row.expires_us:
             sections.append((f"expires {clock_time(row.expires_us, millis=False)}", None, "waiting"))
         if row.assignees:
             sections.append((f"assigned to {clean(', '.join(row.assignees))}", None, "dim"))
-        if row.context is not None:
-            sections.append((clean(row.type), row.context, "title"))
         if not row.is_open:
             sections.append((row.outcome, None, "ok" if row.status == "resumed" else "dim"))
             if row.response is not None:
@@ -195,7 +196,7 @@ class InboxScreen(DeckScreen):
         if row is not None:
             text, kind = self._notes.get(row.key, ("", ""))
             if not text and row.is_open:
-                text = "enter fill in   ^s review and send   ^e as JSON   esc keeps the draft"
+                text = "enter fill in   ^s review and send   ^e as JSON   esc back"
             elif not text:
                 text, kind = row.outcome, "-ok" if row.status == "resumed" else ""
         note.update(Content(clean(text, limit=400)))

@@ -156,7 +156,10 @@ class HeadLine(_Bar):
     def render_line(self, y: int) -> Strip:
         look = self.deck.palette.head
         width = self.size.width
-        right_width = sum(cells(text) for text, _ in self._right)
+        right = self._right
+        right_width = sum(cells(text) for text, _ in right)
+        if sum(cells(text) for text, _ in self._left) + right_width >= width:
+            right, right_width = (), 0  # what stands on the left matters more
         room = max(0, width - right_width - 1)
         segments: list[Segment] = []
         for text, role in self._left:
@@ -167,5 +170,5 @@ class HeadLine(_Bar):
             room -= cells(shown)
         if right_width < width:
             segments.append(Segment(" " * (room + 1), look["text"]))
-            segments += [Segment(text, look.get(role, look["dim"])) for text, role in self._right]
+            segments += [Segment(text, look.get(role, look["dim"])) for text, role in right]
         return self._line(segments, look)

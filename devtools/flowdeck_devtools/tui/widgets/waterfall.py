@@ -164,25 +164,25 @@ class Waterfall(LineView):
             self.outline.fold_all(folded)
             self.tick()
 
-    def next_error(self, step: int) -> bool:
-        """Go to the next (or previous) node that failed by itself. False when there is none."""
+    def next_issue(self, step: int) -> bool:
+        """Go to the next (or previous) step that failed by itself or waits. False when there is none."""
         outline, current = self.outline, self.current
         if outline is None:
             return False
-        failed = outline.failed()
-        if not failed:
+        found = outline.issues()
+        if not found:
             return False
-        if current in failed:
-            self.select(failed[(failed.index(current) + step) % len(failed)])
+        if current in found:
+            self.select(found[(found.index(current) + step) % len(found)])
             return True
-        for node in failed:
+        for node in found:
             outline.reveal(node)
         outline.refresh(self._clock.monotonic())
         self._restore()
-        places = sorted((outline.index.get(node.key, 0), place) for place, node in enumerate(failed))
+        places = sorted((outline.index.get(node.key, 0), place) for place, node in enumerate(found))
         ahead = [entry for entry in places if (entry[0] > self.cursor if step > 0 else entry[0] < self.cursor)]
         chosen = (ahead or places)[0 if step > 0 else -1]
-        self.select(failed[chosen[1]])
+        self.select(found[chosen[1]])
         return True
 
     def zoom_time(self, factor: float) -> None:
