@@ -259,6 +259,28 @@ async def test_a_store_of_a_newer_version_is_an_error_in_words(scene: Scene) -> 
         assert "store error" in screen_text(app)
 
 
+async def test_a_damaged_control_store_is_an_error_in_words(busy: Scene) -> None:
+    """The inbox says so; everything else goes on."""
+    busy.layout.state_db.write_bytes(b"this is no database" * 100)
+    app = make_app(busy.store)
+    async with running(app) as pilot:
+        assert "refund-agent" in screen_text(app)
+        await press(pilot, "3")
+        await until(pilot, lambda: "The inbox cannot be read" in screen_text(app), "the message")
+
+
+async def test_questions_of_a_killed_process_are_told_apart(busy: Scene) -> None:
+    """They can still be answered, but nobody is there to apply it."""
+    audit = busy.execution("orphan", at=45.0)
+    busy.ask(audit, "i1", "Is anybody there?", at=46.0)
+    busy.die()
+    app = make_app(busy.store)
+    async with running(app) as pilot:
+        await press(pilot, "3")
+        await until(pilot, lambda: "its process is gone" in screen_text(app), "the note")
+        assert "? Is anybody there?" in screen_text(app)
+
+
 async def test_a_run_whose_process_was_killed_becomes_lost(busy: Scene) -> None:
     """Seen within seconds, without any event."""
     clock = FixedClock(START_US + 54_000_000)

@@ -103,6 +103,29 @@ def test_an_error_rises_to_its_ancestors_and_names_its_origin() -> None:
     assert Outline(trace).issues() == [trace.first_error]
 
 
+def test_issues_are_walked_in_the_order_of_rows_and_around_the_end() -> None:
+    """What failed by itself or waits, from wherever the cursor is, in both directions."""
+    tape = Recorder()
+    run = tape.execution("audit", at=0.0)
+    for index in range(5):
+        step = run.start(f"for_each[{index}]/read", "read", at=0.1)
+        if index == 1:
+            run.fail(step, at=0.2, error=TIMEOUT)
+            continue
+        if index == 3:
+            run.pause(step, "i3", at=0.2)
+        run.end(step, at=0.3)
+    trace = traced(run, tape.lines)
+    outline = Outline(trace)
+    reads = [item.children[0] for item in trace.root.children[0].children]
+    assert outline.issues() == [reads[1], reads[3]]
+    steps = [(trace.root, 1, 1), (reads[1], 1, 3), (reads[2], 1, 3), (reads[3], 1, 1), (reads[4], 1, 1)]
+    steps += [(trace.root, -1, 3), (reads[3], -1, 1), (reads[2], -1, 1), (reads[1], -1, 3)]
+    for current, direction, expected in steps:
+        assert outline.next_issue(current, direction) is reads[expected]
+    assert Outline(traced(run, tape.lines[:3])).next_issue(None, 1) is None
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_order_of_lines_does_not_change_the_tree(seed: int) -> None:
     """Writers are read one after another, so a child may come before its parent."""

@@ -199,4 +199,4 @@ async def test_a_run_survives_being_killed(world: World, make: Callable[[Steps],
             except Exception as exc:
                 raise AssertionError(f"{make.__name__}, seed {seed}: {exc}") from exc
 
-    assert kills > 2 * SEEDS, "hardly any run was killed"
+    assert kills >= SEEDS, "hardly any run was killed"

@@ -18,7 +18,7 @@ from flowdeck.errors import HandlerDiverged, MissingResource, SnapshotError, Une
 from flowdeck.execution.execution import TriggerFlowExecution
 from flowdeck.triggerflow import TriggerFlow
 
-SEEDS = int(os.environ.get("FLOWDECK_SIM_SEEDS", "2000")) // 10
+SEEDS = int(os.environ.get("FLOWDECK_SIM_SEEDS", "2000")) // 20
 
 
 @pytest.mark.parametrize("shard", range(4))
@@ -338,6 +338,28 @@ async def test_what_was_running_runs_again(world: World) -> None:
 
 
 @api
+async def test_starting_a_loaded_run_takes_it_up(world: World) -> None:
+    """async_start on a loaded run starts nothing again; it lets what was running go on."""
+    gate = asyncio.Event()
+    flow = TriggerFlow(name="f")
+
+    async def work(data: Data) -> Any:
+        await gate.wait()
+        return data.input
+
+    flow.to(work).to(keep("out"))
+    execution = world.execution(flow)
+    running = asyncio.create_task(execution.async_start("first"))
+    await turns()
+    saved = execution.save()
+    gate.set()
+    await running
+    fresh = world.execution(flow, auto_close=True, auto_close_timeout=0.0).load(saved)
+    assert await fresh.async_start("second") == {"out": "first"}
+    await execution.async_close()
+
+
+@api
 async def test_a_re_run_that_does_something_else(world: World) -> None:
     """A re-run that leaves out a committed emit has diverged; the error says where and what to do."""
     gate = asyncio.Event()
@@ -359,8 +381,12 @@ async def test_a_re_run_that_does_something_else(world: World) -> None:
     gate.set()
     first = False
     fresh = world.execution(flow).load(saved)
-    await fresh.async_recover()
+    with pytest.raises(HandlerDiverged, match="did not repeat 1 committed effect"):
+        await fresh.async_recover()
+
     assert fresh.get_status() == "failed"
+    (diverged,) = world.payloads("triggerflow.handler_diverged")
+    assert diverged["chunk_name"] == "work"
     (failed,) = world.records("triggerflow.execution_failed")
     assert failed.error is not None and failed.error.type == HandlerDiverged.__name__
     assert failed.error.message is not None and "data.step()" in failed.error.message

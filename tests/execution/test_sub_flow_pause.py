@@ -186,6 +186,70 @@ async def test_answers_at_the_same_time(world: World) -> None:
     assert await execution.async_close() == {"result": {"a": 1, "b": 2}}
 
 
+async def test_a_question_is_there_at_once(world: World) -> None:
+    """A child that asks while another branch of it works can be answered without waiting for that branch."""
+    gate = asyncio.Event()
+    child = TriggerFlow(name="child")
+    child.to(ask("a")).to(keep("a"))
+    child.to(("slow", lambda d: gate.wait())).to(("b", lambda d: d.set_state("b", True)))
+    execution = world.execution(asking_flow(child))
+    running = asyncio.create_task(execution.async_start("T"))
+    await turns()
+    assert execution.get_status() == "running"
+    (frame,) = execution._frames.values()
+    await execution.async_continue_with(only(execution), "yes")
+    assert frame.child.get_state() == {"a": "yes"}
+    assert not running.done()
+    gate.set()
+    await running
+    assert await execution.async_close() == {"result": {"a": "yes", "b": True}}
+
+
+async def test_a_branch_that_fails_while_another_works(world: World) -> None:
+    """What the answered branch raises reaches the answerer, and fails the operator for whoever started it."""
+    gate = asyncio.Event()
+    child = TriggerFlow(name="child")
+    child.to(ask("a")).to(("bad", lambda d: 1 / 0))
+    child.to(("slow", lambda d: gate.wait()))
+    execution = world.execution(asking_flow(child))
+    running = asyncio.create_task(execution.async_start("T"))
+    await turns()
+    with pytest.raises(ZeroDivisionError):
+        await execution.async_continue_with(only(execution), "yes")
+
+    gate.set()
+    with pytest.raises(ZeroDivisionError):
+        await running
+
+    await execution.async_close()
+
+
+async def test_a_child_handler_that_swallows_its_cancellation(world: World) -> None:
+    """close(timeout) of the parent ends even then."""
+    stubborn = asyncio.Event()
+    child = TriggerFlow(name="child")
+
+    async def swallow(data: Data) -> None:
+        while not stubborn.is_set():
+            try:
+                await stubborn.wait()
+            except asyncio.CancelledError:
+                pass
+
+    child.to(swallow)
+    execution = world.execution(asking_flow(child))
+    running = asyncio.create_task(execution.async_start("T"))
+    await turns()
+    with pytest.warns(RuntimeWarning, match="left behind"):
+        closing = asyncio.create_task(execution.async_close(timeout=0.1))
+        await world.clock.advance(5)
+        assert await closing == {}
+
+    await running
+    stubborn.set()
+    await turns()
+
+
 async def test_a_child_may_ask_again(world: World) -> None:
     """An answer after which the child pauses again brings a new projection."""
     child = TriggerFlow(name="child")

@@ -23,7 +23,7 @@ from flowdeck_devtools.core.text import clean
 
 __all__ = ["AnswerReport", "Inbox", "InterruptRow", "login_name"]
 
-LOOK_SECONDS = 0.15
+LOOK_SECONDS = 0.2
 """How often the control store is asked whether it changed."""
 FULL_LOOK_SECONDS = 5.0
 APPLY_SECONDS = 5.0

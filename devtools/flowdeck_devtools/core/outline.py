@@ -96,14 +96,30 @@ class Outline:
 
     def issues(self) -> list[SpanNode]:
         """Steps that failed by themselves (not passed on) or wait for an answer, in order of appearance."""
-        found: list[SpanNode] = []
+        return [node for node, is_issue in self._walk_issues(None) if is_issue]
+
+    def next_issue(self, current: SpanNode | None, step: int) -> SpanNode | None:
+        """The issue after (1) or before (-1) a node in the order of rows, around the end; ``None`` without any."""
+        found = self._walk_issues(current)
+        if step < 0:
+            found.reverse()
+        place = next((place for place, (node, _) in enumerate(found) if node is current), -1)
+        later = found[place + 1 :] + found[: place + 1]
+        return next((node for node, is_issue in later if is_issue), None)
+
+    def _walk_issues(self, current: SpanNode | None) -> list[tuple[SpanNode, bool]]:
+        """Issues in order, and the current node where it stands; whatever holds neither is not walked through."""
+        on_path = {id(node) for node in current.ancestors()} if current is not None else set()
+        found: list[tuple[SpanNode, bool]] = []
         stack = [self.trace.root]
         while stack:
             node = stack.pop()
             below = node.below["failed"] + node.below["waiting"]
-            if node.role == "span" and (node.status == "failed" or (node.own_status == "waiting" and not below)):
-                found.append(node)
-            if below:
+            stuck = node.status == "failed" or (node.own_status == "waiting" and not below)
+            is_issue = node.role == "span" and stuck
+            if is_issue or node is current:
+                found.append((node, is_issue))
+            if below or id(node) in on_path:
                 stack.extend(reversed(node.children))
         return found
 

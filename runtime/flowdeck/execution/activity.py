@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any, Final
 
-from flowdeck.definition.plan import POINT, ROUTE, Plan, PlanOp
+from flowdeck.definition.plan import CHUNK, SUB_FLOW, Plan, PlanOp
 from flowdeck.execution.state import CANCELLING, PARKED, QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
 
 __all__ = ["CANCEL", "RESOLVED", "Activity"]
@@ -118,7 +118,7 @@ class Activity:
         self.running += 1
         task.status = RUNNING
         kind = self.ops[task.op].kind
-        if kind != ROUTE and kind != POINT:
+        if kind in (CHUNK, SUB_FLOW):  # the others have no event of their own to begin with
             self.seq += 1
             task.seq = self.seq
 

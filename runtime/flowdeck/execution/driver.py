@@ -18,7 +18,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.definition.plan import CHUNK, FOR_EACH, POINT, ROUTE, SUB_FLOW, PlanOp
-from flowdeck.errors import HandlerFailed, InterruptError
+from flowdeck.errors import HandlerDiverged, HandlerFailed, InterruptError
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.core import Core
 from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
@@ -399,7 +399,9 @@ class Driver:
                 raise exc
 
         delay = None
-        if op.retry is not None and isinstance(exc, Exception) and task.status != CANCELLING and not self.closed:
+        if isinstance(exc, HandlerDiverged):
+            self._tell_diverged(task, op, run, exc)
+        elif op.retry is not None and isinstance(exc, Exception) and task.status != CANCELLING and not self.closed:
             delay = op.retry.delay(task.attempt, exc, self._chance)
 
         self._emit_failed(task, op, run, exc, begun, delay)
@@ -484,6 +486,10 @@ class Driver:
             None,
             SOURCE,
         )
+
+    def _tell_diverged(self, task: Task, op: PlanOp, run: RunContext, exc: HandlerDiverged) -> None:
+        payload = {"chunk_id": op.id, "chunk_name": op.name, "scope": self.core.scope(task)}
+        self.execution._emit_event(self.events.handler_diverged, payload, run=run, message=str(exc), error=exc)
 
     def _emit_failed(
         self, task: Task, op: PlanOp, run: RunContext, exc: BaseException, begun: int, delay: float | None

@@ -6,10 +6,8 @@ stream, interrupts and state while it works -> :meth:`async_close` with the clos
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.definition.operators import START
@@ -17,9 +15,9 @@ from flowdeck.errors import MissingResource
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.data import check_event_name
 from flowdeck.execution.flow_data import FlowData
-from flowdeck.execution.lifecycle import LifecycleMixin
 from flowdeck.execution.result import ExecutionResult
 from flowdeck.execution.snapshot import load_state, save_state
+from flowdeck.execution.streaming import StreamMixin
 from flowdeck.execution.values import copy_value, lookup
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TriggerFlowExecution"]
 
 
-class TriggerFlowExecution(LifecycleMixin):
+class TriggerFlowExecution(StreamMixin):
     """An execution of a flow. Create one with :meth:`flowdeck.TriggerFlow.create_execution`."""
 
     def __init__(
@@ -102,6 +100,9 @@ class TriggerFlowExecution(LifecycleMixin):
             return self
 
         self._thread = threading.get_ident()
+        if self._restored and self._core.started:
+            await self.async_recover()
+
         self._bind()
         if not self._core.started:
             self._begin(initial_value)
@@ -348,92 +349,6 @@ class TriggerFlowExecution(LifecycleMixin):
     def clear_runtime_resources(self) -> None:
         self._resources.clear()
 
-    # -- runtime stream ------------------------------------------------------------------------------------------
-
-    def put_into_stream(self, item: Any) -> None:
-        """Put a product event on the runtime stream. Refused with a warning once the execution is closed."""
-        self._put(item, self.run_context)
-
-    async def async_put_into_stream(self, item: Any) -> None:
-        """The same as :meth:`put_into_stream`."""
-        self._put(item, self.run_context)
-
-    def _put(self, item: Any, run: RunContext) -> None:
-        origin = {"run_id": run.run_id, **run.meta} if run is not self.run_context else None
-        if self._lifecycle == "closed":
-            self._warn("stream item refused, it is closed")
-            self._emit_event(self._events.stream_item_rejected, {"item": item, "origin_chunk": origin}, run=run)
-            return
-
-        self._active()
-        self._put_item(item, origin, run)
-
-    def _put_system(self, item: dict[str, Any]) -> None:
-        self._put_item({"execution_id": self.id, **item}, None, self.run_context)
-
-    def _put_item(self, item: Any, origin: dict[str, Any] | None, run: RunContext) -> None:
-        self._core.streamed += 1
-        self._stream.put(item)
-        payload = {"item": item, "item_type": type(item).__name__, "origin_chunk": origin}
-        self._emit_event(self._events.stream_item_emitted, payload, run=run)
-        if self._link is not None:
-            self._link.parent._bridge(item, origin)
-
-    async def get_async_runtime_stream(
-        self, initial_value: Any = None, *, timeout: float | None = 10.0
-    ) -> AsyncIterator[Any]:
-        """Yield the runtime stream from its first item, live, until it ends; starts the execution if need be.
-
-        Args:
-            timeout: seconds without an item after which the reader (not the execution) gives up; ``None``: never.
-        """
-        if not self._core.started and self._lifecycle == "open":
-            self._bind()
-            self._services_task(self._start_quietly(initial_value))
-
-        async for item in self._stream.read(timeout, self._services.clock):
-            yield item
-
-        if self._driver.failure is not None and self.auto_close:
-            raise self._driver.failure
-
-    async def _start_quietly(self, initial_value: Any) -> None:
-        try:
-            await self.async_start(initial_value)
-        except Exception:
-            # The reader raises it, after the items that came before; the events have it already.
-            self._stream.close()
-            self._on_idle()
-
-    def get_runtime_stream(self, initial_value: Any = None, *, timeout: float | None = 10.0) -> Iterator[Any]:
-        """Synchronous twin of :meth:`get_async_runtime_stream`, on a helper thread."""
-        items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-
-        async def pump() -> None:
-            async for item in self.get_async_runtime_stream(initial_value, timeout=timeout):
-                items.put(("item", item))
-
-        def work() -> None:
-            try:
-                loop = self._driver.loop
-                if loop is not None and loop.is_running():
-                    asyncio.run_coroutine_threadsafe(pump(), loop).result()
-                else:
-                    asyncio.run(pump())
-                items.put(("end", None))
-            except BaseException as exc:
-                items.put(("error", exc))
-
-        threading.Thread(target=work, name="flowdeck-stream", daemon=True).start()
-        while True:
-            kind, item = items.get()
-            if kind == "item":
-                yield item
-            elif kind == "error":
-                raise item
-            else:
-                return
-
     # -- other -----------------------------------------------------------------------------------------------------
 
     def get_last_signal(self) -> dict[str, Any] | None:
@@ -475,10 +390,17 @@ class TriggerFlowExecution(LifecycleMixin):
         return self
 
     async def async_recover(self) -> TriggerFlowExecution:
-        """After :meth:`load`: let what was running go on, and return once everything has finished or paused."""
+        """After :meth:`load`: let what was running go on, and return once everything has finished or paused.
+
+        Raises:
+            Exception: whatever a chunk raised meanwhile and nobody caught.
+        """
         self._bind()
         await self._driver.idle(self._driver.own_branches())
         self._on_idle()
+        if self._driver.failure is not None:
+            raise self._driver.failure
+
         return self
 
     def _take_over(self) -> None:

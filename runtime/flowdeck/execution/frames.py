@@ -102,7 +102,9 @@ class FramesMixin(InboxMixin):
         for root_id, local_id in frame.roots.items():
             root, local = self._core.interrupts.get(root_id), child._core.interrupts.get(local_id)
             if root is not None and root.status == "resumed" and local is not None and local.status == "waiting":
-                child._answer(local_id, root.response, root.actor)
+                _, group, _ = child._answer(local_id, root.response, root.actor)
+                frame.answers[root_id] = waiter = child._driver.waiter(group)
+                waiter.add_done_callback(_look)
 
         child._driver.drain()
 
@@ -121,9 +123,20 @@ class FramesMixin(InboxMixin):
             self._emit_event(self._events.pending_interrupts_cancelled, {"reason": reason, "interrupts": records})
 
     async def _sub_flow_settled(self, interrupt: Interrupt) -> None:
-        """Return once the operator that an answer woke has parked or ended."""
+        """Return once the child's branch that an answer resumed has, and its operator if that was the last one.
+
+        Raises:
+            Exception: whatever the branch raised.
+        """
         frame = next((f for f in self._frames.values() if interrupt.id in f.roots), None)
-        if frame is not None and frame.status == "running":
+        if frame is None or frame.status != "running":
+            return
+
+        answered = frame.answers.pop(interrupt.id, None)
+        if answered is not None:
+            await asyncio.shield(answered)
+
+        if frame.status == "running" and not frame.child._driver.live:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             frame.settled.append(waiter)
             await waiter
@@ -202,3 +215,9 @@ class FramesMixin(InboxMixin):
 
     def _put_item(self, item: Any, origin: dict[str, Any] | None, run: Any) -> None:
         raise NotImplementedError
+
+
+def _look(answered: asyncio.Future[None]) -> None:
+    """Take note of a branch's failure: when nobody awaits the answer, the operator still raises it."""
+    if not answered.cancelled():
+        answered.exception()

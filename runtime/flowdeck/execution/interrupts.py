@@ -135,6 +135,9 @@ class InterruptMixin(ExecutionBase):
         if interrupt.expires_us is not None and interrupt.frame is None:  # a child keeps its own time
             self._arm(interrupt)
 
+        if self._link is not None:
+            self._link.parent._project(self._link.frame)
+
         if interrupt.id in self._core.early:
             self._take_early(interrupt.id)
 

@@ -1,9 +1,9 @@
 """A flow as a step of another: the child execution, its bindings, and how its interrupts reach the parent.
 
 The way of a sub flow: the operator's task runs -> ``capture`` makes the child's input -> the child starts, isolated
-(own state, a copy of its flow data, own resources), its stream items go straight on to the parent's stream -> it
-finishes: ``write_back``, the chain goes on; or it waits: each open interrupt is *projected* into the parent under the
-id ``<frame id>:<child interrupt id>``, the operator parks, and an answer to a projected interrupt wakes it again.
+(own state, a copy of its flow data, own resources), its stream items go straight on to the parent's stream, and each
+interrupt it raises is *projected* into the parent under the id ``<frame id>:<child interrupt id>`` -> it finishes:
+``write_back``, the chain goes on; or only interrupts are left in it: the operator parks, and an answer wakes it again.
 
 The child's id is ``<parent id>.<task number>``, the frame's ``<parent id>:<operator id>:<task number>``: derived from
 state, so the same after a load. Source: the compatible API's sub flows; the design's §3.
@@ -55,7 +55,7 @@ class SubFlowLink(NamedTuple):
 class SubFlowFrame:
     """One activation of a sub-flow operator."""
 
-    __slots__ = ("child", "id", "op", "roots", "scope", "settled", "status", "task", "waited")
+    __slots__ = ("answers", "child", "id", "op", "roots", "scope", "settled", "status", "task", "waited")
 
     def __init__(self, frame_id: str, task: Task, op: PlanOp, child: TriggerFlowExecution, scope: str) -> None:
         self.id = frame_id
@@ -68,6 +68,8 @@ class SubFlowFrame:
         self.waited = False
         self.roots: dict[str, str] = {}
         """Projected interrupts: the parent's id to the child's."""
+        self.answers: dict[str, asyncio.Future[None]] = {}
+        """What each answer that was handed on resumed in the child, by the parent's id."""
         self.settled: list[asyncio.Future[None]] = []
         """Callers that wait until the operator has parked or ended."""
 

@@ -58,6 +58,7 @@ class RunsScreen(DeckScreen):
         self._fast: tuple[object, ...] = ()
         self._counted = (-1, -1)
         self._counted_at = 0
+        self._open = False
         self._filters = 0
         self._rested = 0
         self._previewed = ""
@@ -83,9 +84,9 @@ class RunsScreen(DeckScreen):
 
     def tick(self) -> None:
         index, now = self.session.live.index, self.session.clock.now_us()
-        # A run that comes or changes its status shows at once; counts move four times a second, and durations and
-        # activity once a second even if no event came.
-        counted = (index.version, now // 1_000_000)
+        # A run that comes or changes its status shows at once; counts move four times a second. Even if no event came,
+        # durations grow once a second while a run is open, and activity moves on.
+        counted = (index.version, now // (1_000_000 if self._open else 5_000_000))
         live = self.session.live
         fast = (index.structure, self._filters, live.missing, live.problem, live.caught_up.is_set())
         if fast != self._fast or (counted != self._counted and now - self._counted_at >= COUNT_US):
@@ -103,6 +104,7 @@ class RunsScreen(DeckScreen):
         table.empty = self._empty_text(len(rows))
         table.show(shown)
         self.bar.note(f"{count(len(shown))} of {count(len(rows))}" if passes else f"{count(len(rows))} runs")
+        self._open = any(row.is_open for row in rows)
         self._headline(rows)
 
     def _headline(self, rows: list[RunRow]) -> None:

@@ -166,23 +166,10 @@ class Waterfall(LineView):
 
     def next_issue(self, step: int) -> bool:
         """Go to the next (or previous) step that failed by itself or waits. False when there is none."""
-        outline, current = self.outline, self.current
-        if outline is None:
+        node = self.outline.next_issue(self.current, step) if self.outline is not None else None
+        if node is None:
             return False
-        found = outline.issues()
-        if not found:
-            return False
-        if current in found:
-            self.select(found[(found.index(current) + step) % len(found)])
-            return True
-        for node in found:
-            outline.reveal(node)
-        outline.refresh(self._clock.monotonic())
-        self._restore()
-        places = sorted((outline.index.get(node.key, 0), place) for place, node in enumerate(found))
-        ahead = [entry for entry in places if (entry[0] > self.cursor if step > 0 else entry[0] < self.cursor)]
-        chosen = (ahead or places)[0 if step > 0 else -1]
-        self.select(found[chosen[1]])
+        self.select(node)
         return True
 
     def zoom_time(self, factor: float) -> None:
