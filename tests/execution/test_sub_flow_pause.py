@@ -240,14 +240,13 @@ async def test_a_child_handler_that_swallows_its_cancellation(world: World) -> N
     execution = world.execution(asking_flow(child))
     running = asyncio.create_task(execution.async_start("T"))
     await turns()
-    with pytest.warns(RuntimeWarning, match="left behind"):
+    with pytest.warns(RuntimeWarning, match="left behind"), pytest.warns(RuntimeWarning, match="still running"):
         closing = asyncio.create_task(execution.async_close(timeout=0.1))
         await world.clock.advance(5)
         assert await closing == {}
-
-    await running
-    stubborn.set()
-    await turns()
+        await running
+        stubborn.set()
+        await turns()
 
 
 async def test_a_child_may_ask_again(world: World) -> None:
