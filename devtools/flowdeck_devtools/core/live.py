@@ -36,6 +36,7 @@ QUIET_POLL_SECONDS = 0.08
 QUIET_AFTER_SECONDS = 5.0
 LIVENESS_SECONDS = 2.0
 MAX_FEED_LINES = 200_000
+FLOOD_PER_SECOND = 2_000
 
 
 _decode_head = msgspec.json.Decoder(Head).decode
@@ -168,6 +169,11 @@ class LiveStore:
 
     def unfollow(self, feed: TraceFeed) -> None:
         self._feeds = tuple(one for one in self._feeds if one is not feed)
+
+    @property
+    def flooding(self) -> bool:
+        """More comes than anybody reads: views may draw half as often."""
+        return self.rate.per_second > FLOOD_PER_SECOND
 
     def stale_for(self) -> float:
         """Seconds since the journal was last looked at; more than a few mean the disk or the thread hangs."""

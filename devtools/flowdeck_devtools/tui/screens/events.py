@@ -35,6 +35,7 @@ class EventsScreen(DeckScreen):
         super().__init__()
         self._seen = (-1, -1, False)
         self._inspected: bytes | None = None
+        self._skip = False
         self._told = (-1, False, False)
 
     def body(self) -> ComposeResult:
@@ -61,7 +62,8 @@ class EventsScreen(DeckScreen):
         live, tail = self.session.live, self.tail
         window = tail.window
         state = (live.ring.end, live.ring.start, window.searching)
-        if state != self._seen or window.searching:
+        self._skip = not self._skip and live.flooding and tail.following
+        if (state != self._seen or window.searching) and not self._skip:
             self._seen = state
             tail.empty = self._empty_text()
             if not window.paused or window.searching:

@@ -139,8 +139,9 @@ class InboxScreen(DeckScreen):
         if row == self._shown:
             return
         if row is not None and self._shown is not None and row.key == self._shown.key:
-            changed, self._shown = row.is_open != self._shown.is_open, row
-            if changed:
+            was_open, self._shown = self._shown.is_open, row
+            if was_open != row.is_open or not row.is_open:
+                # Closed in two steps: accepted first, then applied, with who and what. An open form is left alone.
                 self._load(row)
             return
         self._keep_draft()

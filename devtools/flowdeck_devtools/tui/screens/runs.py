@@ -88,8 +88,9 @@ class RunsScreen(DeckScreen):
         # durations grow once a second while a run is open, and activity moves on.
         counted = (index.version, now // (1_000_000 if self._open else 5_000_000))
         live = self.session.live
+        pause = COUNT_US * 2 if live.flooding else COUNT_US
         fast = (index.structure, self._filters, live.missing, live.problem, live.caught_up.is_set())
-        if fast != self._fast or (counted != self._counted and now - self._counted_at >= COUNT_US):
+        if fast != self._fast or (counted != self._counted and now - self._counted_at >= pause):
             self._fast, self._counted, self._counted_at = fast, counted, now
             self._show_rows()
             self._preview(grown=True)
