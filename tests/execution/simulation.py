@@ -1,370 +1,141 @@
-"""A deterministic simulation of the core: random flows, interleavings, crashes and answers, against a sequential model.
+"""A deterministic simulation of the core: random flows, interleavings, crashes, answers and clocks, against a model.
 
-``build`` makes a random flow whose handlers are scripts; ``model`` says by plain recursion what must come of it;
-``Simulation`` drives a real :class:`Core` through one seeded interleaving, crashing it (dump to JSON, load into a new
-core, run unfinished handlers again) wherever the seed says. No asyncio, no clock, no threads.
+:mod:`simulated_flows` makes a random flow whose handlers are scripts, :mod:`sequential_model` says what must come of
+it. :class:`Simulation` drives a real :class:`Core` through one seeded interleaving. Around the core it plays
+
+- the disk: a state is lost back to what was last committed, or taken up from the very moment of the crash;
+- the inbox: answers are delivered at least once, in any order, early, late, twice, again after a crash;
+- the clock: it jumps by hours, forth and back, while expiries and retries wait for it and race the answers.
+
+No asyncio, no threads, no sleeping. ``python -m tests.execution.simulation SEED`` tells a seed's story.
 """
 
 from __future__ import annotations
 
-import json
-import random
+import sys
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from flowdeck.definition.blueprint import Blueprint
+from tests.execution.sequential_model import Outcome, model
+from tests.execution.simulated_flows import Flow, Script, build, text
+from tests.execution.simulated_outside import Faults, Outside
+
 from flowdeck.definition.operators import START
-from flowdeck.definition.plan import BATCH, CHUNK, FOR_EACH, JOIN, MATCH_END, ROUTE, Plan, compile_plan
-from flowdeck.definition.process import Process
-from flowdeck.errors import InterruptError
+from flowdeck.definition.plan import ROUTE
 from flowdeck.execution.core import CommittedFailure, Core
-from flowdeck.execution.snapshot import dump_core, load_core
-from flowdeck.execution.state import CANCELLING, Interrupt, Task
-from flowdeck.execution.values import decode, encode
+from flowdeck.execution.state import BACKOFF, CANCELLING, RUNNING, Task
 
-MAX_CRASHES = 40
+__all__ = ["Faults", "Simulation", "build", "check", "model"]
+
+MAX_CRASHES = 6
 """A run: crashing for ever would be no progress for ever."""
-
-
-@dataclass
-class Script:
-    """What a chunk does: effects in order, then what it returns."""
-
-    name: str
-    effects: list[tuple[Any, ...]] = field(default_factory=list)
-    split: int = 0
-    fails: bool = False
-
-    def __call__(self, data: object) -> None:
-        raise AssertionError("scripts are run by the simulation, not called")
-
-    def result(self, value: Any, notes: str) -> Any:
-        text = f"{self.name}({_text(value)}{notes})"
-        return [f"{text}.{i}" for i in range(self.split)] if self.split else text
-
-
-@dataclass
-class Flow:
-    plan: Plan
-    scripts: dict[str, Script]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def _even(value: Any) -> bool:
-    return sum(map(ord, _text(value))) % 2 == 0
-
-
-# -- random flows ----------------------------------------------------------------------------------------------------
-
-
-class Builder:
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.blueprint = Blueprint("sim")
-        self.scripts: dict[str, Script] = {}
-        self.events = 0
-        self.count = 0
-
-    def chunk(self, level: int, *, pauses: bool = True, split: bool = False, event_pause: bool = False) -> Any:
-        self.count += 1
-        script = Script(f"c{self.count}")
-        rng = self.rng
-        for _ in range(rng.choice((0, 0, 1, 1, 2))):
-            kind = rng.choice(("log", "log", "count", "emit", "nowait", "catch"))
-            if kind in ("log", "count"):
-                script.effects.append((kind,))
-            elif level < 2:
-                script.effects.append((kind, self.event(level + 1, fails=kind == "catch")))
-
-        if pauses and rng.random() < 0.25:
-            choices = ["next", "self"] + (["event"] if event_pause else [])
-            target = rng.choice(choices)
-            if target == "event":
-                script.effects.append(("pause", {"event": self.event(level + 1, fails=False)}))
-            else:
-                script.effects.append(("pause", target))
-
-        if split:
-            script.split = rng.choice((0, 1, 2, 3))
-
-        self.scripts[script.name] = script
-        return (script.name, script)
-
-    def event(self, level: int, *, fails: bool) -> str:
-        """Declare a chain behind a new event."""
-        self.events += 1
-        name = f"E{self.events}"
-        start = Process(self.blueprint).when(name)
-        if fails:
-            self.count += 1
-            script = Script(f"c{self.count}", fails=True)
-            self.scripts[script.name] = script
-            start.to((script.name, script))
-        else:
-            self.chain(start, level, self.rng.choice((1, 1, 2)))
-
-        return name
-
-    def chain(self, at: Process, level: int, length: int, depth: int = 0, inside: bool = False) -> Process:
-        rng = self.rng
-        for _ in range(length):
-            kind = rng.choice(("to", "to", "to", "side", "for_each", "batch", "match", "all"))
-            if depth >= 2 and kind in ("for_each", "batch", "match", "all"):
-                kind = "to"
-
-            if kind == "to":
-                at = at.to(self.chunk(level, event_pause=not inside))
-            elif kind == "side":
-                at = at.side_branch(self.chunk(level))
-            elif kind == "for_each":
-                at = at.to(self.chunk(level, pauses=False, split=True))
-                at = at.for_each(concurrency=rng.choice((None, 1, 2)), name=f"each{self.count}")
-                at = self.chain(at, level, rng.choice((1, 2)), depth + 1, inside=True).end_for_each()
-            elif kind == "batch":
-                at = at.batch(
-                    self.chunk(level), self.chunk(level), concurrency=rng.choice((None, 1)), name=f"batch{self.count}"
-                )
-            else:
-                at = at.match(mode="hit_all" if kind == "all" else "hit_first", name=f"match{self.count}")
-                at = self.chain(at.case(_Even()), level, 1, depth + 1, inside=True)
-                if kind == "all":
-                    at = self.chain(at.case(_Always()), level, 1, depth + 1, inside=True)
-                elif rng.random() < 0.6:
-                    at = self.chain(at.case_else(), level, 1, depth + 1, inside=True)
-
-                at = at.end_match()
-
-        return at
-
-
-class _Even:
-    def __call__(self, value: Any) -> bool:
-        return _even(value)
-
-
-class _Always:
-    def __call__(self, value: Any) -> bool:
-        return True
-
-
-def build(seed: int) -> Flow:
-    """Return a random flow."""
-    builder = Builder(random.Random(seed))
-    for _ in range(builder.rng.choice((1, 1, 2))):
-        builder.chain(Process(builder.blueprint), 0, builder.rng.choice((1, 2, 3)))
-
-    return Flow(compile_plan(builder.blueprint), builder.scripts)
-
-
-# -- the sequential model --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Outcome:
-    completed: Counter[tuple[str, str]] = field(default_factory=Counter)
-    log: Counter[str] = field(default_factory=Counter)
-    counts: int = 0
-
-
-class _Frame:
-    def __init__(self, outer: _Frame | None, op: int, total: int) -> None:
-        self.outer, self.op, self.total = outer, op, total
-        self.results: dict[int, Any] = {}
-
-
-def model(flow: Flow) -> Outcome:
-    """Run the flow by plain recursion, one thing after the other."""
-    outcome = Outcome()
-    ops = flow.plan.ops
-    Place = tuple[_Frame, int] | None
-
-    def fire(event: str, value: Any, place: Place = None) -> None:
-        for index in flow.plan.events.get(event, ()):
-            step(index, value, place)
-
-    def following(indices: tuple[int, ...], value: Any, place: Place) -> None:
-        for index in indices:
-            step(index, value, place)
-
-    def step(index: int, value: Any, place: Any) -> None:
-        op = ops[index]
-        if op.kind == CHUNK:
-            script = flow.scripts[op.name]
-            notes = ""
-            for effect in script.effects:
-                if effect[0] == "log":
-                    outcome.log[f"{op.name}:{_text(value)}"] += 1
-                elif effect[0] == "count":
-                    outcome.counts += 1
-                elif effect[0] in ("emit", "nowait"):
-                    fire(effect[1], value)
-                elif effect[0] == "catch":
-                    notes += "!"
-                elif effect[0] == "pause":
-                    answer = f"answer({op.name},{_text(value)})"
-                    if effect[1] == "next":
-                        outcome.completed[op.name, "paused " + _text(value)] += 1
-                        following(op.next, answer, place)
-                        return
-
-                    if isinstance(effect[1], dict):
-                        outcome.completed[op.name, "paused " + _text(value)] += 1
-                        fire(effect[1]["event"], answer)
-                        return
-
-                    outcome.completed[op.name, "paused " + _text(value)] += 1
-                    notes += f"?{answer}"
-                    for again in script.effects:  # the chunk runs once more, as a new activation
-                        if again[0] == "log":
-                            outcome.log[f"{op.name}:{_text(value)}"] += 1
-                        elif again[0] == "count":
-                            outcome.counts += 1
-                        elif again[0] in ("emit", "nowait"):
-                            fire(again[1], value)
-                        elif again[0] == "pause":
-                            break
-
-            outcome.completed[op.name, _text(value)] += 1
-            following(op.next, script.result(value, notes), place)
-        elif op.kind in (FOR_EACH, BATCH):
-            items = (
-                (value if isinstance(value, list) else [value]) if op.kind == FOR_EACH else [value] * len(op.members)
-            )
-            if not items:
-                following(ops[op.end].next, [], place)
-                return
-
-            frame = _Frame(place, op.index, len(items))
-            for i, item in enumerate(items):
-                following((op.members[i],) if op.kind == BATCH else op.next, item, (frame, i))
-        elif op.kind == ROUTE:
-            hits = [k for k, case in enumerate(op.cases) if case.condition(value)]
-            if not hits:
-                following(op.next if op.else_next is None else op.else_next, value, place)
-            elif op.hits_all:
-                frame = _Frame(place, op.index, len(hits))
-                for i, k in enumerate(hits):
-                    following(op.case_next[k], value, (frame, i))
-            else:
-                following(op.case_next[hits[0]], value, place)
-        elif op.kind in (JOIN, MATCH_END):
-            if place is None or place[0].op != op.group:
-                if op.kind == MATCH_END:
-                    following(op.next, value, place)
-
-                return
-
-            frame, i = place
-            frame.results[i] = value
-            if len(frame.results) == frame.total:
-                opener = ops[op.group]
-                ordered = [frame.results[k] for k in range(frame.total)]
-                joined = (
-                    {ops[m].name: v for m, v in zip(opener.members, ordered, strict=True)}
-                    if opener.kind == BATCH
-                    else ordered
-                )
-                following(op.next, joined, frame.outer)
-        else:
-            raise AssertionError(op.operator_kind)
-
-    fire(START, "v")
-    return outcome
-
-
-# -- the simulation --------------------------------------------------------------------------------------------------
+MAX_STEPS = 20_000
+SEEDS_PER_FLOW = 8
+"""Declaring and compiling a flow costs as much as running it, so eight seeds share one."""
 
 Handler = Generator[tuple[Any, ...], Any, Any]
 
 
-class Simulation:
+class Simulation(Outside):
     """One interleaving of one flow."""
 
-    def __init__(
-        self, flow: Flow, seed: int, *, crash_rate: float = 0.0, crash_at: int = 0, concurrency: int = 0
-    ) -> None:
-        self.flow = flow
-        self.rng = random.Random(seed)
-        self.crash_rate = crash_rate
-        self.crash_at = crash_at
-        """The step before which to crash, counted from 1."""
-        self.core = Core(flow.plan, "sim", concurrency)
+    def __init__(self, flow: Flow, seed: int, faults: Faults | None = None, *, tells: bool = False) -> None:
+        super().__init__(flow, seed, faults or Faults(), tells)
         self.ready: dict[int, tuple[Handler, Any]] = {}
         """Handlers that can take a step, with what they are resumed with."""
         self.blocked: dict[int, tuple[int, str, Handler]] = {}
         """Awaiting handlers by group: record, tag, generator."""
         self.stopping: list[int] = []
-        self.rerun: set[int] = set()
-        self.outcome = Outcome()
-        self.scopes: set[str] = set()
-        self.crashes = 0
-        self.refused = 0
-        self.steps = 0
+        self.boot()
 
-    def run(self) -> Outcome:
+    def boot(self) -> None:
+        """Begin from nothing."""
+        self.core = Core(self.flow.plan, "sim", self.faults.concurrency)
+        self.core.skip_exceptions = self.flow.skip
         self.core.started = True
         self.core.signal(START, "v", "start")
         self.drain()
+
+    def forget(self) -> None:
+        self.ready, self.blocked, self.backoff, self.stopping = {}, {}, {}, []
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Run to the end and return what came of it.
+
+        Raises:
+            AssertionError: an invariant broke on the way, or something is left at the end.
+        """
+        rng, faults = self.rng, self.faults
+        chance = rng.random
         while True:
             self.steps += 1
-            assert self.steps < 20_000, "the simulation does not end"
-            if self.crashes < MAX_CRASHES and self.rng.random() < self.crash_rate:
+            assert self.steps < MAX_STEPS, "the simulation does not end"
+            if self.steps == faults.crash_at or (
+                faults.crash_rate and self.crashes < MAX_CRASHES and chance() < faults.crash_rate
+            ):
                 self.crash()
 
-            if self.steps == self.crash_at:
-                self.crash()
+            if faults.commit_rate < 1 and chance() < faults.commit_rate:
+                self.commit()
 
-            waiting = self.core.open_interrupts
-            moves = len(self.ready) + len(self.stopping) + len(waiting)
-            if not moves:
+            self.now += 1_000
+            if chance() < 0.03:
+                self.now += rng.choice((-3_600, 3_600, 1, 60)) * 1_000_000
+
+            moves = self.moves()
+            if moves:
+                move = moves[int(chance() * len(moves))]
+                move[0](*move[1:])
+                self.drain()
+            elif not self.wait():
                 break
 
-            pick = self.rng.randrange(moves)
-            if pick < len(self.ready):
-                self.advance(list(self.ready)[pick])
-            elif pick < len(self.ready) + len(self.stopping):
-                rec = self.stopping.pop(pick - len(self.ready))
-                self.core.stopped(self.core.tasks[rec])
-            else:
-                self.answer(waiting[pick - len(self.ready) - len(self.stopping)])
+        return self.end()
 
-            self.drain()
+    def moves(self) -> list[tuple[Any, ...]]:
+        """Return everything that could happen next."""
+        moves: list[tuple[Any, ...]] = [(self.advance, rec) for rec in self.ready]
+        if self.stopping:
+            moves += [(self.stop, rec) for rec in self.stopping]
 
-        assert not self.core.tasks, f"tasks are left: {self.core.tasks}"
+        if self.backoff:
+            moves += [(self.attempt, rec) for rec, due in self.backoff.items() if due <= self.now]
+
+        moves += self.outside_moves()
+        return moves
+
+    def end(self) -> Outcome:
+        core = self.core
+        assert not core.tasks, f"tasks are left: {core.tasks}"
         assert not self.blocked, "awaiters are left"
-        assert not self.core.groups, f"groups are left: {self.core.groups}"
-        assert not self.core.joins, f"joins are left: {self.core.joins}"
-        assert set(self.core.blocks) == {0}, f"lanes are left: {self.core.blocks}"
-        assert self.core.running == 0, f"{self.core.running} places were not given back"
-        state = self.core.data
-        self.outcome.log = Counter(state.get("log", []))
-        self.outcome.counts = len(state.get("n", []))
-        return self.outcome
+        assert not core.groups, f"groups are left: {core.groups}"
+        assert not core.joins, f"joins are left: {core.joins}"
+        assert set(core.blocks) == {0}, f"lanes are left: {core.blocks}"
+        assert core.running == 0, f"{core.running} places were not given back"
+        assert not core.open_interrupts, f"nobody answered {[i.id for i in core.open_interrupts]}"
+        assert core.error is None or core.error[0] == "InterruptExpired", f"an error nobody should see: {core.error}"
+        state = core.data
+        return Outcome(
+            Counter(self.completed), Counter(state.get("log", [])), len(state.get("n", [])), core.error is not None
+        )
 
-    def answer(self, interrupt: Interrupt) -> None:
-        """Answer it, or let it expire with the same value; now and then somebody answers a second time."""
-        _, _, _, value, _ = interrupt.signal
-        if self.rng.random() < 0.2:
-            self.core.expire(interrupt.id, 0)
-        else:
-            self.core.answer(interrupt.id, f"answer({interrupt.chunk},{_text(value)})", 0, "sim")
+    def attempt(self, rec: int) -> None:
+        """The wait before the next attempt is over."""
+        del self.backoff[rec]
+        task = self.core.tasks[rec]
+        if self.core.again(task):
+            self.begin(task)
 
-        if self.rng.random() < 0.2:
-            try:
-                self.core.answer(interrupt.id, "a second answer", 0, "sim")
-            except InterruptError:
-                self.refused += 1
-            else:
-                raise AssertionError(f"{interrupt.id} was answered twice")
+    # -- handlers ------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        while self.core.out:
-            commands, self.core.out = self.core.out, []
+        core = self.core
+        while core.out:
+            commands, core.out = core.out, []
             for command in commands:
                 if isinstance(command, Task):
                     self.begin(command)
@@ -373,72 +144,89 @@ class Simulation:
                 else:
                     self.cancel(command[1])
 
-        if self.core.concurrency:
-            assert self.core.running <= self.core.concurrency
+        if core.concurrency:
+            active = [t for t in core.tasks.values() if t.status in (RUNNING, BACKOFF, CANCELLING) and not t.awaiting]
+            assert len(active) == core.running <= core.concurrency, f"{len(active)} run, {core.running} are counted"
 
     def begin(self, task: Task) -> None:
-        if task.status == CANCELLING:
-            self.core.stopped(task)
-            return
-
-        op = self.core.ops[task.op]
-        self.scopes.add(self.core.scope(task))
-        if op.kind == ROUTE:
-            hits = []
-            for k, case in enumerate(op.cases):
-                if case.condition(task.value):
-                    hits.append(k)
-                    if not op.hits_all:
-                        break
-
-            self.core.routed(task, hits)
-            return
-
-        self.ready[task.rec] = (self.handler(task), None)
-
-    def handler(self, task: Task) -> Handler:
         core = self.core
-        script = self.flow.scripts[core.ops[task.op].name]
+        if task.status == CANCELLING:
+            core.stopped(task)
+            return
+
+        op = core.ops[task.op]
+        if op.kind == ROUTE:
+            hits = [k for k, case in enumerate(op.cases) if case.condition(task.value)]
+            core.routed(task, hits if op.hits_all else hits[:1])
+            return
+
+        if self.tells:
+            self.tell("begin", core.scope(task), repr(task.value), "again" if task.num in self.rerun else "")
+
+        self.ready[task.rec] = (self.handler(task, self.flow.scripts[op.name]), None)
+
+    def handler(self, task: Task, script: Script) -> Handler:
+        """The script as the driver would run it: every effect reaches the core at once, between any two a crash."""
+        core = self.core
         value, notes = task.value, ""
-        nth: Counter[str] = Counter()
+        seen: dict[str, int] = {}
 
         def tag(kind: str, key: str) -> str:
-            nth[kind + key] += 1
-            return f"{kind}:{key}:{nth[kind + key] - 1}"
+            nth = seen[f"{kind}:{key}"] = seen.get(f"{kind}:{key}", -1) + 1
+            return f"{kind}:{key}:{nth}"
 
         yield ("begin",)
-        if script.fails:
-            return None
+        if script.fails or (script.flaky and task.attempt == 1):
+            return "fails"
 
-        for effect in script.effects:
-            kind = effect[0]
+        for kind, event in script.effects:
             if kind in ("log", "count"):
                 key = "log" if kind == "log" else "n"
-                if core.mark(task, tag("a", key)):
-                    core.append_state(key, f"{script.name}:{_text(value)}")
+                if core.mark(task, tag("a", key)) and not script.ghost:
+                    core.append_state(key, f"{script.name}:{text(value)}")
 
                 yield ("effect",)
-            elif kind in ("emit", "nowait", "catch"):
-                name = tag("e", effect[1])
+            else:
+                name = tag("e", event)
                 try:
-                    group = core.emit(task, name, effect[1], value, kind != "nowait")
+                    group = core.emit(task, name, event, value, kind != "nowait")
                     if group and (yield ("wait", group, name)) == "error":
                         notes += "!"
                     elif not group:
                         yield ("effect",)
                 except CommittedFailure:
                     notes += "!"
-            elif task.resume is not None and effect[1] == "self" and core.interrupts[task.resume].resume_to == "self":
-                notes += f"?{core.interrupts[task.resume].response}"
-            else:
-                core.pause(
-                    task, tag("p", "pause"), 0, type="pause", payload=None, resume_to=effect[1], resume_event=None,
-                    interrupt_id=None, expires_us=1, on_expire={"value": f"answer({script.name},{_text(value)})"},
-                )  # fmt: skip
-                yield ("effect",)
-                return "paused"
 
-        return script.result(value, notes)
+        pause = script.pause
+        result: Any = None
+        if pause is not None and task.resume is not None and self.asked_itself(task, pause.target):
+            notes += f"?{core.interrupts[task.resume].response}"
+            pause = None
+
+        if pause is None:
+            result = script.result(value, notes)
+        else:
+            on_expire = pause.on_expire(script.name, value)
+            interrupt, new = core.pause(
+                task, tag("p", "pause"), self.now, type="pause", payload=None, resume_to=pause.target,
+                resume_event=None, interrupt_id=script.name if pause.own_id else None,
+                expires_us=None if on_expire is None else self.now + self.rng.randrange(1, 30) * 1_000,
+                on_expire=on_expire,
+            )  # fmt: skip
+            if new and interrupt.id in core.early:
+                early = core.early.pop(interrupt.id)
+                assert self.answered(interrupt.id, early[0]) == "applied"
+
+            yield ("effect",)
+
+        if task.num in self.rerun:
+            core.check_rerun(task, {f"{key}:{i}" for key, n in seen.items() for i in range(n + 1)})
+
+        return result
+
+    def asked_itself(self, task: Task, target: Any) -> bool:
+        interrupt = self.core.interrupts[task.resume or ""]
+        return target == "self" and interrupt.resume_to == "self" and interrupt.chunk == self.core.ops[task.op].name
 
     def advance(self, rec: int) -> None:
         handler, send = self.ready.pop(rec)
@@ -455,17 +243,26 @@ class Simulation:
             self.ready[rec] = (handler, None)
 
     def ended(self, task: Task, result: Any) -> None:
-        name = self.core.ops[task.op].name
-        if self.flow.scripts[name].fails:
-            self.core.failed(task, "ValueError", name)
+        core = self.core
+        name = core.ops[task.op].name
+        script = self.flow.scripts[name]
+        self.rerun.discard(task.num)
+        if self.tells:
+            self.tell("end", core.scope(task), "asks" if task.interrupt is not None else repr(result))
+
+        if result == "fails":
+            if script.flaky and task.attempt == 1 and task.status != CANCELLING:
+                core.retry(task)
+                self.backoff[task.rec] = self.now + self.rng.randrange(20) * 1_000
+            else:
+                core.failed(task, "ValueError", name)
+
             return
 
-        if task.num in self.rerun:
-            self.rerun.discard(task.num)
+        if not script.ghost:
+            self.completed.append((name, ("paused " if task.interrupt is not None else "") + text(task.value)))
 
-        prefix = "paused " if task.interrupt is not None else ""
-        self.outcome.completed[name, prefix + _text(task.value)] += 1
-        following = self.core.done(task, result)
+        following = core.done(task, result)
         if following is not None:
             self.begin(following)
 
@@ -479,20 +276,61 @@ class Simulation:
         self.ready[rec] = (handler, "error" if tags[tag][0] == "err" else "ok")
 
     def cancel(self, rec: int) -> None:
-        self.ready.pop(rec, None)
-        self.blocked = {g: w for g, w in self.blocked.items() if w[0] != rec}
-        self.stopping.append(rec)
+        """A handler is told to stop. Most do; some swallow it and go on for a while."""
+        if rec not in self.core.tasks:
+            return  # it was, before a crash
 
-    def crash(self) -> None:
-        """Lose everything but what a snapshot holds."""
-        self.crashes += 1
-        saved = json.dumps([dump_core(self.core), encode(self.core.data)])
-        core = Core(self.flow.plan, "sim", self.core.concurrency)
-        body, data = json.loads(saved)
-        load_core(core, body)
-        core.data = decode(data)
-        assert json.dumps([dump_core(core), encode(core.data)]) == saved, "load and dump changed the state"
-        self.core = core
-        self.ready, self.blocked, self.stopping = {}, {}, []
-        self.rerun = core.restart()
-        self.drain()
+        stubborn = self.rng.random() < 0.2
+        for group, (blocked, _, handler) in list(self.blocked.items()):
+            if blocked == rec:
+                del self.blocked[group]
+                if stubborn:
+                    self.ready[rec] = (handler, "error")
+
+        if self.backoff.pop(rec, None) is not None or not stubborn or rec not in self.ready:
+            self.ready.pop(rec, None)
+            self.stopping.append(rec)
+
+    def stop(self, rec: int) -> None:
+        self.stopping.remove(rec)
+        self.core.stopped(self.core.tasks[rec])
+
+
+# -- seeds -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _flow_of(number: int) -> tuple[Flow, Outcome]:
+    flow = build(number)
+    return flow, model(flow)
+
+
+def check(seed: int, *, tells: bool = False) -> Simulation:
+    """Run a seed and compare it with the model.
+
+    Raises:
+        AssertionError: it came to something else; says how to see it again.
+    """
+    flow, expected = _flow_of(seed // SEEDS_PER_FLOW)
+    faults = Faults.of(seed)
+    try:
+        simulation = Simulation(flow, seed, faults, tells=tells)
+        outcome = simulation.run()
+        for what in ("completed", "log"):
+            got, wanted = getattr(outcome, what), getattr(expected, what)
+            assert got == wanted, f"{what}: too much {dict(got - wanted)}, missing {dict(wanted - got)}"
+
+        assert outcome.counts == expected.counts, f"{outcome.counts} were counted, {expected.counts} expected"
+        assert outcome.failed == expected.failed, f"failed is {outcome.failed}, {expected.failed} expected"
+    except Exception as exc:
+        raise AssertionError(
+            f"seed {seed} ({faults}): {type(exc).__name__}: {exc}\n"
+            f"see it again: python -m tests.execution.simulation {seed}"
+        ) from exc
+
+    return simulation
+
+
+if __name__ == "__main__":
+    check(int(sys.argv[1]), tells=True)
+    print("as the model says")

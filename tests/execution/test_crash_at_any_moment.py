@@ -13,11 +13,12 @@ import pytest
 from tests.execution.support import Data, World, turns
 
 from flowdeck.definition.retry import Retry
+from flowdeck.execution.control import InboxRow
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 
 pytestmark = pytest.mark.anyio
 
-SEEDS = int(os.environ.get("FLOWDECK_SIM_SEEDS", "2000")) // 40
+SEEDS = int(os.environ.get("FLOWDECK_SIM_SEEDS", "20000")) // 400
 RELOADS = 12
 
 Step = Callable[..., tuple[str, Any]]
@@ -117,6 +118,35 @@ def retries(s: Steps) -> TriggerFlow:
     return flow
 
 
+def clocks(s: Steps) -> TriggerFlow:
+    flow = TriggerFlow(name="clocks")
+
+    async def flaky(data: Data) -> Any:
+        await s.dawdle()
+        if data.attempt == 1:
+            raise ConnectionError("again")
+
+        return data.input
+
+    default = {"value": ["answer", 1]}
+    flow.to(flaky, retry=Retry(attempts=30, backoff=2.0)).batch(
+        s.ask("in time", expires_in=5, on_expire=default), s.ask("both", expires_in=60, on_expire=default)
+    ).to(s.step("out"))
+    flow.to(s.ask("nobody", type="unanswered", expires_in=30, on_expire={"event": "Late"}))
+    flow.to(s.ask("silent", type="unanswered", expires_in=7)).to(s.step("never"))
+    flow.when("Late").to(s.step("late"))
+    return flow
+
+
+def meetings(s: Steps) -> TriggerFlow:
+    flow = TriggerFlow(name="meetings")
+    flow.to(("split", lambda d: [1, 2])).for_each(concurrency=1).match(mode="hit_all").case(lambda d: True).to(
+        s.ask("asked")
+    ).case(lambda d: d.input == 2).to(s.step("two")).end_match().end_for_each().collect("c", "fan")
+    flow.batch(s.step("x"), s.ask("y", resume_to="self")).collect("c", "batch").to(s.step("met"))
+    return flow
+
+
 def answer(payload: Any) -> Any:
     return ["answer", payload]
 
@@ -160,7 +190,12 @@ async def disturbed(
         if pending and rng.random() < 0.6:
             interrupt_id = rng.choice(list(pending))
             reply = answer(pending[interrupt_id]["payload"])
-            work.append(asyncio.create_task(execution.async_continue_with(interrupt_id, reply)))
+            if rng.random() < 0.5:
+                work.append(asyncio.create_task(execution.async_continue_with(interrupt_id, reply)))
+            else:
+                for n in (1, 2):  # through the inbox, and once more
+                    execution.deliver(InboxRow(n, execution.id, "resume", interrupt_id, reply, f"k{n}", "sim", 0))
+
             await turns(1)
 
         for done in [each for each in work if each.done()]:
@@ -183,8 +218,74 @@ async def kill(execution: TriggerFlowExecution, work: list[asyncio.Task[Any]]) -
     await execution.async_cancel()
 
 
+Make = Callable[[Steps], TriggerFlow]
+
+
+async def settle(world: World, execution: TriggerFlowExecution, work: list[asyncio.Task[Any]]) -> bool:
+    """Answer what is asked, or let time pass. Returns whether the run has come to its end."""
+    pending = execution.get_pending_interrupts()
+    asked = [each for each in pending.values() if each["type"] != "unanswered"]
+    if asked:
+        reply = answer(asked[0]["payload"])
+        work.append(asyncio.create_task(execution.async_continue_with(asked[0]["id"], reply)))
+    elif all(each.done() for each in work) and execution.is_idle() and not pending:
+        return True
+    elif world.clock.next_due_us is not None:
+        await world.clock.advance(1)
+
+    await turns(1)
+    return False
+
+
+async def interrupted(world: World, make: Make, value: Any, moment: int, seed: int) -> tuple[dict[str, Any], bool]:
+    """Run with one save, kill and load after ``moment`` turns. Returns the end, and whether it had come before."""
+    steps = Steps(random.Random(seed))
+    execution = world.execution(make(steps))
+    work: list[asyncio.Task[Any]] = [asyncio.create_task(execution.async_start(value))]
+    ended = False
+    for _ in range(moment):
+        ended = await settle(world, execution, work)
+        if ended:
+            break
+
+    started = execution.get_status() != "created"
+    saved = json.dumps(execution.save())
+    await kill(execution, work)
+    execution = world.execution(make(steps)).load(json.loads(saved))
+    work = [asyncio.create_task(execution.async_recover() if started else execution.async_start(value))]
+    await turns(1)
+    while not await settle(world, execution, work):
+        pass
+
+    for each in work:
+        each.result()
+
+    return await execution.async_close(), ended
+
+
+@pytest.mark.parametrize("make", [blocks, gates, emits, children, clocks, meetings], ids=lambda make: make.__name__)
+async def test_a_save_at_every_turn_gives_the_same_end(world: World, make: Make) -> None:
+    """Saved and loaded after any number of turns, through the public API, a run ends as it would have anyway."""
+    world.center.remove_sink(world.recorder)
+    value = [1, 2] if make is children else 1
+    ends: dict[str, Any] = {}
+    saves = 0
+    for seed in range(3):
+        for moment in range(2_000):
+            async with asyncio.timeout(30):
+                end, ended = await interrupted(world, make, value, moment, seed)
+
+            ends.setdefault(json.dumps(settled(end), sort_keys=True), (seed, moment))
+            assert len(ends) == 1, f"{make.__name__}: another end with a save at another moment: {ends}"
+            saves += 1
+            if ended:
+                break
+
+    assert ended and saves > 30
+
+
 @pytest.mark.parametrize("make", [blocks, gates, emits, children, retries], ids=lambda make: make.__name__)
-async def test_a_run_survives_being_killed(world: World, make: Callable[[Steps], TriggerFlow]) -> None:
+async def test_a_run_survives_being_killed(world: World, make: Make) -> None:
     """Saved and loaded at random moments, with random answers in between, the state comes out the same."""
     world.center.remove_sink(world.recorder)
     value = [1, 2] if make in (children, retries) else 1

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from flowdeck.definition.plan import CHUNK, SUB_FLOW, Plan, PlanOp
+from flowdeck.execution.interventions_ledger import Ledger
 from flowdeck.execution.state import CANCELLING, PARKED, QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
 
 __all__ = ["CANCEL", "RESOLVED", "Activity"]
@@ -23,11 +24,43 @@ CANCEL: Final = "cancel"
 _DEPTH_LIMIT: Final = 64
 """Scopes deeper than this have their prefix hashed."""
 
+_NOBODY: Final[deque[int]] = deque()
+"""The queue of every execution in which nobody has had to wait for a place yet; never appended to."""
+
 Command = Task | tuple[str, int]
 
 
 class Activity:
     """Tasks and what they hold."""
+
+    __slots__ = (
+        "_prefixes",
+        "block_count",
+        "blocks",
+        "concurrency",
+        "gates",
+        "group_count",
+        "groups",
+        "interrupts",
+        "joins",
+        "ledger",
+        "numbers",
+        "open",
+        "ops",
+        "out",
+        "plan",
+        "queue",
+        "records",
+        "running",
+        "seq",
+        "signals",
+        "skip_exceptions",
+        "sub",
+        "tasks",
+        "version",
+    )
+
+    version: int
 
     def __init__(self, plan: Plan, concurrency: int = 0) -> None:
         self.plan = plan
@@ -39,7 +72,9 @@ class Activity:
         self.groups: dict[int, Group] = {}
         self.gates: dict[tuple[int, int], Gate] = {}
         self.interrupts: dict[str, Interrupt] = {}
-        self.queue: deque[int] = deque()
+        self.open: dict[str, Interrupt] = {}
+        """Those of them that wait for an answer, oldest first."""
+        self.queue: deque[int] = _NOBODY
         """Records waiting for a place (positive) and groups whose awaiter does (negative)."""
         self.concurrency = concurrency
         self.running = 0
@@ -51,7 +86,13 @@ class Activity:
         self.group_count = 0
         self.block_count = 0
         self.skip_exceptions = False
-        self._prefixes: dict[int, str] = {0: ""}
+        self.ledger: Ledger | None = None
+        """Interventions; ``None`` when the execution takes none."""
+        self._prefixes: dict[int, str] = {}
+
+    def _ledger_changed(self) -> None:
+        """Count a change of the ledger. A core that records its inputs writes the ledger down here."""
+        self.version += 1
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -112,7 +153,7 @@ class Activity:
         """Let a task run, or queue it when the execution's places are taken."""
         if self.concurrency and self.running >= self.concurrency:
             task.status = QUEUED
-            self.queue.append(task.rec)
+            self._enqueue(task.rec)
             return
 
         self.running += 1
@@ -124,6 +165,12 @@ class Activity:
 
         self.out.append(task)
 
+    def _enqueue(self, entry: int) -> None:
+        if self.queue is _NOBODY:
+            self.queue = deque()
+
+        self.queue.append(entry)
+
     def _free_place(self) -> None:
         """Give a place under the execution's concurrency to whoever waits longest."""
         self.running -= 1
@@ -134,8 +181,8 @@ class Activity:
                 group = self.groups.pop(-waiting)
                 parent = self.tasks.get(group.parent)
                 if parent is not None:
+                    self.running += parent.awaiting == 1  # else it has emitted again meanwhile, and waits on
                     parent.awaiting -= 1
-                    self.running += 1
 
                 self.out.append((RESOLVED, group.id))
             else:
@@ -176,6 +223,11 @@ class Activity:
         """The handler has ended before its awaited emits did: nobody waits for them any more."""
         for group in self._awaited(task):
             group.parent = 0
+
+    def _forget_awaited(self, task: Task) -> None:
+        """The handler has failed or was stopped, and with it what it awaited: errors in there are its own now."""
+        for group in self._awaited(task):
+            group.parent, group.error = 0, None
 
     def _drop(self, task: Task) -> None:
         """Forget the record, and the lanes nobody stands in any more."""
@@ -245,7 +297,7 @@ class Activity:
 
         if parent.awaiting == 1:
             if self.concurrency and self.running >= self.concurrency:
-                self.queue.append(-group.id)  # the awaiter goes on when it has a place again
+                self._enqueue(-group.id)  # the awaiter goes on when it has a place again
                 return
 
             self.running += 1
@@ -331,9 +383,15 @@ class Activity:
     # -- cancelling ----------------------------------------------------------------------------------------------
 
     def poison(self, task: Task) -> None:
-        """The task failed or was stopped: the joins it belongs to must not complete as if it had never been."""
+        """The task failed or was stopped: the joins it belongs to must not complete as if it had never been.
+
+        Blocks around a handler that awaits it are spared: that handler gets the error, and may catch it.
+        """
+        group = self.groups.get(task.group)
+        awaiter = self.tasks.get(group.parent) if group is not None else None
+        spared = awaiter.lane if awaiter is not None else 0
         for block_id in (task.frame, task.lane):
-            while block_id:
+            while block_id and block_id != spared:
                 block = self.blocks[block_id]
                 block.arrived = True
                 block_id = block.frame or block.lane
@@ -368,6 +426,10 @@ class Activity:
                 for task in members.get(group_id, ()):
                     stack.extend(children.get(task.rec, ()))
 
+        spared = {self.tasks[rec].group for rec in spare if rec in self.tasks}
+        for group_id in reached.keys() - spared:
+            self.groups[group_id].failed = True  # all of it has been told, and no error in it counts any more
+
         for join in list(self.joins.values()):
             if join.items is not None and join.group in reached:
                 unstarted = len(join.items) - join.next
@@ -376,28 +438,28 @@ class Activity:
                 join.items = None
                 self._unhold(join.group)
 
-        for group_id in reached:
-            for task in members.get(group_id, ()):
-                if task.status == QUEUED:
-                    self.poison(task)
-                    self._finish(task)
-                else:
-                    task.status = CANCELLING
-                    self.out.append((CANCEL, task.rec))
+        doomed = [task for group_id in reached for task in members.get(group_id, ())]
+        for task in doomed:  # before any of them ends: then nobody knows any more who awaited whom
+            self.poison(task)
+
+        for task in doomed:
+            if task.status == QUEUED:
+                self._forget_awaited(task)
+                self._finish(task)
+            else:
+                task.status = CANCELLING
+                self.out.append((CANCEL, task.rec))
 
     # -- places in words -----------------------------------------------------------------------------------------
 
     def scope(self, task: Task) -> str:
         """Return the task's place: ``for_each[3]/classify#1``. The same over attempts and interleavings."""
         segment = self.ops[task.op].segment
-        prefix = self._prefixes.get(task.lane)
-        if prefix is None:
-            prefix = self._prefix(task.lane)
-
+        prefix = self._prefix(task.lane) if task.lane else ""
         return f"{prefix}{segment}#{task.activation}" if task.activation else prefix + segment
 
     def _prefix(self, lane: int) -> str:
-        known = self._prefixes.get(lane)
+        known = self._prefixes.get(lane) if lane else ""
         if known is None:
             block = self.blocks[lane]
             name, _, nth = block.segment.partition("#")

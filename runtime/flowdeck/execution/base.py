@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.core import Core
 from flowdeck.execution.driver import Driver
-from flowdeck.execution.observation import SOURCE, flow_events
+from flowdeck.execution.observation import SOURCE
+from flowdeck.execution.port_events import called_payload, failed_payload, returned_payload
 from flowdeck.execution.ports import PortCall
 from flowdeck.execution.services import Services
 from flowdeck.execution.state import PARKED
@@ -22,16 +25,39 @@ if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan
     from flowdeck.events.center import EventType
     from flowdeck.events.record import Fragment
+    from flowdeck.execution.contracts import Contract
     from flowdeck.execution.flow_data import FlowData
+    from flowdeck.execution.input_log import InputLog
+    from flowdeck.execution.store import CommitStore
     from flowdeck.execution.sub_flow import SubFlowFrame, SubFlowLink
 
 __all__ = ["ExecutionBase"]
+
+
+def _recorded(plan: Plan, execution_id: str) -> Core:
+    from flowdeck.execution.recording import RecordedCore
+
+    return RecordedCore(plan, execution_id)
+
+
+def make_durable(execution: Any, store: CommitStore) -> None:
+    """Let everything the execution's core is told be committed to ``store``."""
+    from flowdeck.execution.gate import Gate, GatedStream
+    from flowdeck.execution.input_log import InputLog, LoggedControl
+
+    log = execution._log = execution._core.log = InputLog(execution, store)
+    execution._services = execution._driver.services = replace(execution._services, control=LoggedControl(log))
+    execution._driver.gate = Gate(log, execution._driver)
+    execution._stream = GatedStream(log)
+
 
 T = TypeVar("T")
 
 
 class ExecutionBase:
     """State and helpers under the public execution. See :class:`TriggerFlowExecution`."""
+
+    _contract: Contract | None = None
 
     def __init__(
         self,
@@ -50,10 +76,16 @@ class ExecutionBase:
     ) -> None:
         self._plan = plan
         self._services = services
-        self._events = flow_events(services.center)
-        self._core = Core(plan, execution_id, concurrency)
+        self._events = services.events
+        self._log: InputLog | None = None
+        """The input log of a durable execution; a sub flow is in its parent's."""
+        self._deadline_s: float | None = None
+        self._deadline_us: int | None = None
+        self._origin: tuple[str | None, int | None] = (None, None)
+        """The execution and the point it was forked from."""
+        self._core = Core(plan, execution_id, concurrency) if services.store is None else _recorded(plan, execution_id)
         self._driver = Driver(self, self._core, services, self._events, run)  # type: ignore[arg-type]
-        self._resources = dict(resources or {})
+        self._resources = {} if resources is None else resources
         self._stream = RuntimeStream()
         self._thread = threading.get_ident()
         self._epoch = 1
@@ -78,6 +110,10 @@ class ExecutionBase:
         self._frames: dict[int, SubFlowFrame] = {}
         """Sub flows that run or wait, by the number of their operator's activation."""
         self._last_active_us = self._created_us
+        if services.store is not None:
+            self._core.concurrency = concurrency
+            if not depth:
+                make_durable(self, services.store)
 
     # -- identity and status -------------------------------------------------------------------------------------
 
@@ -108,7 +144,7 @@ class ExecutionBase:
     def is_waiting(self) -> bool:
         """Whether nothing is active and at least one interrupt waits for an answer."""
         core = self._core
-        return bool(core.interrupts) and bool(core.open_interrupts) and self.is_idle()
+        return bool(core.open) and self.is_idle()
 
     def is_idle(self) -> bool:
         """Whether no handler runs and none is about to."""
@@ -187,10 +223,48 @@ class ExecutionBase:
             payload = {"key": key, "version": self._core.version, "value": value}
             self._emit_debug(self._events.state_changed, payload, run)
 
-    def _port_called(self, call: PortCall, run: RunContext) -> None:
+    def _place(self, scope: str) -> str:
+        """Return the full place of ``scope``: below the operators that run this execution as their sub flow."""
+        link = self._link
+        return scope if link is None else f"{link.parent._place(link.frame.scope)}/{scope}"
+
+    async def _through_port(self, call: PortCall, fn: Callable[..., Awaitable[Any] | Any], run: RunContext) -> Any:
+        """Perform a port call, with the two events that a tape can be made from."""
         if self._events.port_called.sinks:
-            payload = {"scope": call.scope, "port": call.port, "name": call.name, "ordinal": call.ordinal}
-            self._emit_debug(self._events.port_called, payload, run)
+            self._emit_debug(self._events.port_called, called_payload(call, self._services.settings), run)
+
+        ports, events = self._services.ports, self._events
+        if not events.port_returned.sinks and not events.port_failed.sinks:
+            try:
+                return await ports.call(call, fn)
+            finally:
+                self._core.seq += 1
+
+        # What the arguments were, not what the call made of them.
+        payload = called_payload(call, self._services.settings)
+        began = time.perf_counter_ns()
+        try:
+            result = await ports.call(call, fn)
+        except BaseException as exc:
+            self._emit_port(events.port_failed, {**payload, **failed_payload(exc)}, run, began, exc)
+            raise
+
+        self._emit_port(events.port_returned, {**payload, **returned_payload(result)}, run, began)
+        return result
+
+    def _port_returned(self, call: PortCall, run: RunContext, value: Any) -> None:
+        """A port that takes no time has answered."""
+        if self._events.port_returned.sinks:
+            payload = {**called_payload(call, self._services.settings), **returned_payload(value)}
+            self._emit_port(self._events.port_returned, payload, run, time.perf_counter_ns())
+        else:
+            self._core.seq += 1
+
+    def _emit_port(
+        self, event: EventType, payload: dict[str, Any], run: RunContext, began: int, error: BaseException | None = None
+    ) -> None:
+        duration_us = (time.perf_counter_ns() - began) // 1000
+        self._emit_event(event, payload, run=run, scope=payload["scope"], duration_us=duration_us, error=error)
 
     def _bind(self) -> None:
         """Attach to the running loop; after a load, let what was running go on."""
@@ -207,6 +281,9 @@ class ExecutionBase:
         raise NotImplementedError
 
     def _arm_all(self) -> None:
+        raise NotImplementedError
+
+    def _check_item(self, item: Any, origin: dict[str, Any] | None, run: RunContext) -> None:
         raise NotImplementedError
 
     # -- control plane -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from flowdeck.definition.plan import LAST_RUNNABLE, POINT, ROUTE, Plan
 from flowdeck.errors import EmitDepthExceeded, HandlerDiverged
+from flowdeck.execution.interventions_ledger import STATE_KEY
 from flowdeck.execution.state import BACKOFF, CANCELLING, PARKED, QUEUED, RUNNING, Group, Task
 from flowdeck.execution.values import append, assign, copy_value, delete
 from flowdeck.execution.waiting import Waiting
@@ -37,6 +38,8 @@ class CommittedFailure(Exception):
 class Core(Waiting):
     """The state of one execution and every input it understands."""
 
+    __slots__ = ("data", "started", "streamed")
+
     def __init__(self, plan: Plan, execution_id: str, concurrency: int = 0) -> None:
         super().__init__(plan, concurrency)
         self.execution_id = execution_id
@@ -45,7 +48,6 @@ class Core(Waiting):
         self.version = 0
         self.error: list[Any] | None = None
         """``[type, message]`` of the failure nobody caught, or ``None``."""
-        self.cancelled_by: str | None = None
         self.started = False
         self.early: dict[str, list[Any]] = {}
         """Answers that came before their interrupt: id to ``[value, actor]``."""
@@ -71,11 +73,6 @@ class Core(Waiting):
     def seal_group(self, group_id: int) -> None:
         """All first members of the group exist: from now on it resolves when none is left."""
         self._unhold(group_id)
-
-    def _detached_group(self) -> int:
-        group = self.open_group()
-        self.groups[group].pending = 0
-        return group
 
     def signal(self, name: str, value: Any, source: str, kind: str = "event") -> int:
         """A signal from outside any chunk (start, ``execution.emit``). Returns its await-group."""
@@ -143,8 +140,11 @@ class Core(Waiting):
 
     # -- inputs: state and stream --------------------------------------------------------------------------------
 
-    def mark(self, task: Task, tag: str) -> bool:
-        """Commit an effect that has no outcome. Returns ``False`` when an earlier attempt committed it already."""
+    def mark(self, task: Task, tag: str, value: Any = None) -> bool:
+        """Commit an effect that has no outcome. Returns ``False`` when an earlier attempt committed it already.
+
+        ``value`` is what the effect carries; only a recording core looks at it, to notice a re-run with another one.
+        """
         if task.tags is None:
             task.tags = {tag: _OK}
             return True
@@ -154,6 +154,13 @@ class Core(Waiting):
 
         task.tags[tag] = _OK
         return True
+
+    def remember(self, task: Task, tag: str, value: Any) -> None:
+        """Keep the result of a memoised step. ``value`` must be the core's own copy."""
+        if task.tags is None:
+            task.tags = {}
+
+        task.tags[tag] = ["val", value]
 
     def set_state(self, key: str, value: Any) -> None:
         """Replace ``key`` (dotted: nested). ``value`` must be the core's own copy."""
@@ -253,8 +260,8 @@ class Core(Waiting):
         self._split(op, items, task.lane, task.frame, task.group, task.sig, task.depth, task.activation)
         self._finish(task)
 
-    def retry(self, task: Task) -> None:
-        """The attempt failed and another will follow after a wait.
+    def retry(self, task: Task, due_us: int = 0) -> None:
+        """The attempt failed and another will follow after a wait, which ends at ``due_us``; see :meth:`again`.
 
         The next attempt is a fresh run: what this one emitted, set or streamed stays, and happens again. Only the
         interrupts it opened and its ``data.step`` results are found again. What it still awaited is stopped.
@@ -264,7 +271,7 @@ class Core(Waiting):
         awaited = self._awaited(task)
         if awaited:
             self._cancel([group.id for group in awaited], ())
-            self._leave_awaited(task)
+            self._forget_awaited(task)
 
         if task.awaiting:
             task.awaiting = 0
@@ -303,8 +310,14 @@ class Core(Waiting):
 
             self.poison(task)
             self._cancel([task.group, *(group.id for group in self._awaited(task))], (task.rec,))
+            self._forget_awaited(task)
 
         self._finish(task)
+
+    def refuse(self, error_type: str, message: str) -> None:
+        """The run fails before anything of it has begun: its input is not what the flow takes."""
+        self.seq += 1
+        self.error = [error_type, message]
 
     def stopped(self, task: Task) -> None:
         """A handler that was told to stop has ended, or is not waited for any more."""
@@ -312,7 +325,14 @@ class Core(Waiting):
             return
 
         self.seq += 1
-        self.poison(task)
+        if task.status != CANCELLING:
+            self.poison(task)
+
+        fresh = [group.id for group in self._awaited(task) if not group.failed]
+        if fresh:  # it went on emitting after it had been told
+            self._cancel(fresh, ())
+
+        self._forget_awaited(task)
         self._finish(task)
 
     def _root_resolved(self, group: Group) -> None:
@@ -351,12 +371,17 @@ class Core(Waiting):
             del self.groups[group.id]
 
         again: set[int] = set()
-        for task in list(self.tasks.values()):
+        tasks = list(self.tasks.values())
+        for task in tasks:
             task.awaiting = 0
-            if task.status == CANCELLING:
+
+        while stopping := [t for t in tasks if t.status == CANCELLING and t.rec in self.tasks]:
+            for task in stopping:  # may tell others to stop
                 self.running += 1
                 self.stopped(task)
-            elif task.status != PARKED:
+
+        for task in tasks:
+            if task.status != PARKED and task.rec in self.tasks:
                 if task.status != QUEUED:
                     again.add(task.num)
                     task.attempt += 1
@@ -367,7 +392,11 @@ class Core(Waiting):
 
     def snapshot_data(self) -> dict[str, Any]:
         """Return a copy of the execution state that the caller may keep."""
-        return copy_value(self.data) if self.data else {}
+        data = copy_value(self.data) if self.data else {}
+        if self.ledger is not None and self.ledger.version:
+            data[STATE_KEY] = self.ledger.records()
+
+        return data
 
 
 _OK = ["ok"]

@@ -10,38 +10,62 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowdeck.errors import MissingResource
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.core import CommittedFailure
+from flowdeck.execution.final_result import FinalResultScope
+from flowdeck.execution.interventions_view import InterventionScope
+from flowdeck.execution.older_names import LANES, OlderDataNames, ignored
 from flowdeck.execution.ports import PortCall
 from flowdeck.execution.scopes import FlowStateView, StateScope, StateView
 from flowdeck.execution.values import copy_value
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import PlanOp
+    from flowdeck.definition.settings import Settings
     from flowdeck.execution.driver import Driver
     from flowdeck.execution.execution import TriggerFlowExecution
-    from flowdeck.execution.state import Task
+    from flowdeck.execution.state import Interrupt, Task
 
 __all__ = ["FlowStateView", "PauseSignal", "Resume", "StateView", "TriggerFlowRuntimeData", "check_event_name"]
 
 
-class PauseSignal(dict[str, Any]):
-    """What ``pause_for`` returns: the interrupt record. The chunk must return it."""
+T = TypeVar("T")
 
-    __slots__ = ("interrupt_id",)
 
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        super().__init__(record)
-        self.interrupt_id: str = record["id"]
+class PauseSignal(Mapping[str, Any]):
+    """What ``pause_for`` returns; the chunk must return it. A mapping: the interrupt's record, built when asked for."""
+
+    __slots__ = ("_record", "_source", "interrupt_id")
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self.interrupt_id = interrupt.id
+        self._source = interrupt
+        self._record: dict[str, Any] | None = None
 
     @property
     def interrupt(self) -> dict[str, Any]:
-        return self
+        """The record, as it stood when it was first looked at."""
+        if self._record is None:
+            self._record = self._source.record()
+
+        return self._record
+
+    def __getitem__(self, key: str) -> Any:
+        return self.interrupt[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.interrupt)
+
+    def __len__(self) -> int:
+        return len(self.interrupt)
+
+    def __repr__(self) -> str:
+        return f"<PauseSignal {self.interrupt_id}>"
 
 
 def check_event_name(event: Any) -> None:
@@ -69,7 +93,7 @@ class Resume:
         return {name: getattr(self, name) for name in ("interrupt_id", "value", "interrupt", "origin_signal")}
 
 
-class TriggerFlowRuntimeData(StateScope):
+class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, OlderDataNames):
     """The data object passed to every handler. Source: the compatible API's runtime data."""
 
     __slots__ = ("_driver", "_nth", "_op", "_pending", "_random", "_task", "run", "value")
@@ -125,16 +149,6 @@ class TriggerFlowRuntimeData(StateScope):
         return {"interrupt_id": resume.interrupt_id, "resume": resume.to_dict()} if self.is_resume else {}
 
     @property
-    def signal_info(self) -> dict[str, Any]:
-        return {
-            "event": self.trigger_event,
-            "type": self.trigger_type,
-            "source": self.signal_source,
-            "meta": self.signal_meta,
-            "value": self._task.value,
-        }
-
-    @property
     def execution(self) -> TriggerFlowExecution:
         return self._driver.execution
 
@@ -143,8 +157,9 @@ class TriggerFlowRuntimeData(StateScope):
         return self._driver.core.execution_id
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        return MappingProxyType(self._driver.services.settings)
+    def settings(self) -> Settings:
+        """The execution's settings, over its flow's and the runtime's."""
+        return self.execution.settings
 
     @property
     def chunk_run_context(self) -> RunContext:
@@ -180,33 +195,42 @@ class TriggerFlowRuntimeData(StateScope):
 
     # -- emit ----------------------------------------------------------------------------------------------------
 
-    async def async_emit(self, event: str, value: Any = None) -> None:
+    async def async_emit(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """Emit a signal and wait until every handler in its subtree has finished or paused.
 
         Raises:
             EmitDepthExceeded: awaited emits are nested more than 1,000 deep.
         """
+        if _layer_marks is not None:
+            ignored("_layer_marks=", LANES)
+
         group = self._emit(event, value, awaited=True)
         if group:
             await self._driver.settle(group)
 
-    def emit_nowait(self, event: str, value: Any = None) -> None:
+    def emit_nowait(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """Emit a signal and go on; the execution stays active until its handlers have ended."""
+        if _layer_marks is not None:
+            ignored("_layer_marks=", LANES)
+
         if self._elsewhere():
             self._call_soon(self._emit_and_drain, event, value)
         else:
             self._emit_and_drain(event, value)
 
-    async def async_emit_nowait(self, event: str, value: Any = None) -> None:
+    async def async_emit_nowait(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """The same as :meth:`emit_nowait`."""
-        self.emit_nowait(event, value)
+        self.emit_nowait(event, value, _layer_marks)
 
-    def emit(self, event: str, value: Any = None) -> None:
+    def emit(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """Emit a signal from a synchronous handler.
 
         In a worker thread it waits like :meth:`async_emit`. On the event loop it cannot block; there the chunk itself
         does not complete before the signal's handlers have.
         """
+        if _layer_marks is not None:
+            ignored("_layer_marks=", LANES)
+
         if self._elsewhere():
             self._run_on_loop(self.async_emit(event, value))
             return
@@ -220,7 +244,7 @@ class TriggerFlowRuntimeData(StateScope):
         tags = self._task.tags
         if tags is None or tag not in tags:
             driver.execution._signalled(event, value, "chunk", kind, self.run)
-            if driver.core.interrupts and kind == "event":
+            if driver.core.open and kind == "event":
                 driver.execution._answered_by_emit(event, value)
 
         try:
@@ -272,6 +296,7 @@ class TriggerFlowRuntimeData(StateScope):
     def put_into_stream(self, item: Any) -> None:
         """Put a product event on the runtime stream."""
         if self._elsewhere():
+            self.execution._check_item(item, None, self.run)  # here, where the chunk can be told
             self._call_soon(self._put, item)
         else:
             self._put(item)
@@ -280,7 +305,7 @@ class TriggerFlowRuntimeData(StateScope):
     put = put_into_stream
 
     def _put(self, item: Any) -> None:
-        if self._driver.core.mark(self._task, self._tag("u", "")):
+        if self._driver.core.mark(self._task, self._tag("u", ""), item):
             self.execution._put(item, self.run)
 
     def stop_stream(self) -> None:
@@ -354,26 +379,27 @@ class TriggerFlowRuntimeData(StateScope):
 
         ``(scope, port, name, ordinal)`` identifies the call in every replay of the run.
         """
-        call = self._port_call(port, name, args)
-        self.execution._port_called(call, self.run)
-        return await self._driver.services.ports.call(call, fn)
+        return await self.execution._through_port(self._port_call(port, name, args), fn, self.run)
 
     def now(self) -> float:
         """The time in seconds since the Unix epoch, as this run sees it."""
         services = self._driver.services
-        return services.ports.now_us(self._port_call("clock", "now", ()), services.clock) / 1e6
+        call = self._port_call("clock", "now", ())
+        return self._drawn(call, services.ports.now_us(call, services.clock)) / 1e6
 
     @property
     def random(self) -> random.Random:
         """A random generator of this attempt's own, replayable through its port."""
         if self._random is None:
-            self._random = self._driver.services.ports.random(self._port_call("random", "random", ()))
+            call = self._port_call("random", "random", ())
+            self._random = random.Random(self._drawn(call, self._driver.services.ports.seed(call)))
 
         return self._random
 
     def new_id(self) -> str:
         """An id nobody else has, replayable through its port."""
-        return self._driver.services.ports.new_id(self._port_call("id", "new_id", ()))
+        call = self._port_call("id", "new_id", ())
+        return self._drawn(call, self._driver.services.ports.new_id(call))
 
     async def step(self, key: str, fn: Callable[..., Awaitable[Any] | Any], *args: Any) -> Any:
         """Run ``fn`` once for this activation and remember its result over re-runs."""
@@ -383,14 +409,24 @@ class TriggerFlowRuntimeData(StateScope):
             return copy_value(tags[tag][1])
 
         result = await self.call("step", key, fn, *args)
-        if self._task.tags is None:
-            self._task.tags = {}
+        driver = self._driver
+        driver.core.remember(self._task, tag, copy_value(result, key))
+        if driver.gate is not None:
+            await driver.gate.committed()  # what follows may depend on it, so it must not be another one later
 
-        self._task.tags[tag] = ["val", copy_value(result, key)]
         return result
 
     def _port_call(self, port: str, name: str, args: tuple[Any, ...]) -> PortCall:
-        return PortCall(self.scope, port, name, args, self._count(f"c:{port}:{name}"))
+        return PortCall(self.execution._place(self.scope), port, name, args, self._count(f"c:{port}:{name}"))
+
+    def _drawn(self, call: PortCall, value: T) -> T:
+        """Record what a port that cannot fail has answered; the event is emitted on the execution's own thread."""
+        if self._elsewhere():
+            self._call_soon(self.execution._port_returned, call, self.run, value)
+        else:
+            self.execution._port_returned(call, self.run, value)
+
+        return value
 
     # -- inner ---------------------------------------------------------------------------------------------------
 

@@ -17,11 +17,13 @@ from contextvars import Context, copy_context
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from flowdeck.definition.plan import CHUNK, FOR_EACH, POINT, ROUTE, SUB_FLOW, PlanOp
+from flowdeck.definition.plan import CHUNK, FOR_EACH, LAST_RUNNABLE, POINT, ROUTE, SUB_FLOW, PlanOp
 from flowdeck.errors import HandlerDiverged, HandlerFailed, InterruptError
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.core import Core
 from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
+from flowdeck.execution.eager import start_now
+from flowdeck.execution.interventions_dispatch import admit
 from flowdeck.execution.observation import SOURCE, FlowEvents
 from flowdeck.execution.routing import RESOLVED
 from flowdeck.execution.services import Services
@@ -30,6 +32,7 @@ from flowdeck.execution.sub_flow import run_sub_flow
 
 if TYPE_CHECKING:
     from flowdeck.execution.execution import TriggerFlowExecution
+    from flowdeck.execution.gate import Gate
 
 __all__ = ["Driver"]
 
@@ -55,6 +58,7 @@ class Driver:
         "events",
         "execution",
         "failure",
+        "gate",
         "loop",
         "ops",
         "run",
@@ -74,6 +78,8 @@ class Driver:
         self.failure: BaseException | None = None
         """The first error nobody caught."""
         self.closed = False
+        self.gate: Gate | None = None
+        """The way to the input log of a durable execution: no handler starts before the inputs that led to it are committed."""
         self._context: Context | None = None
         self._live = 0
         self._abandoned: list[asyncio.Task[None]] = []
@@ -100,11 +106,14 @@ class Driver:
         if self._context is None:
             self.loop = asyncio.get_running_loop()
             self._context = copy_context()
+            enter = self.services.center.enter_run
+            if enter is not None:
+                self._context.run(enter, self.run)
 
     def waiter(self, group: int) -> asyncio.Future[None]:
         """Return a future that ends with the group. Register before :meth:`drain`, or the end may be missed."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[group] = future
+        loop = self.loop or asyncio.get_running_loop()
+        self._waiters[group] = future = loop.create_future()
         return future
 
     async def settle(self, group: int) -> None:
@@ -113,16 +122,28 @@ class Driver:
         Raises whatever failed inside the group. Cancelling the caller cancels the group's handlers.
         """
         waiter = self.waiter(group)
-        self.drain()
+        out = self.core.out
+        if len(out) == 1 and not self._live and isinstance(out[0], Task) and not self.closed:
+            self.core.out = []
+            self._spawn_now(out[0])
+        else:
+            self.drain()
+
         try:
             await waiter
         except asyncio.CancelledError:
             if group in self.core.groups:
                 self._waiters.pop(group, None)
-                self.core.cancel_group(group)
-                self.drain()
+                if self.gate is None:
+                    self._cancel_group(group)
+                elif self._caller_is_a_handler():  # a durable run does not end with whoever else waits for it
+                    # Not at once: when the whole process stops, the handler ends in this turn, and nothing is told.
+                    asyncio.get_running_loop().call_soon(self._cancel_group, group)
 
             raise
+
+        if self.gate is not None:
+            await self.gate.committed()
 
     def drain(self) -> None:
         """Carry out everything the core commanded."""
@@ -153,6 +174,19 @@ class Driver:
         self.drain()
         return len(stuck)
 
+    def leave(self, error: BaseException) -> None:
+        """Stop every branch without telling the core: the run goes on elsewhere. Whoever waits here gets ``error``."""
+        current = asyncio.current_task() if self.loop is not None and self.loop.is_running() else None
+        for branch in list(self._by_record.values()):
+            if branch is not current:
+                branch.cancel()
+
+        waiters, self._waiters = list(self._waiters.values()), {}
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # nobody may be waiting any more
+
     def restart(self) -> None:
         """Run again what was running when the state was saved."""
         self._rerun = self.core.restart()
@@ -174,6 +208,15 @@ class Driver:
 
         return own
 
+    def _cancel_group(self, group: int) -> None:
+        if group in self.core.groups and (self.gate is None or self.gate.error is None):
+            self.core.cancel_group(group)
+            self.drain()
+
+    def _caller_is_a_handler(self) -> bool:
+        current = asyncio.current_task()
+        return any(each is current for each in self._by_record.values())
+
     def own_branches(self) -> int:
         """How many branches the calling handler holds up."""
         return len(self.own_records())
@@ -187,6 +230,13 @@ class Driver:
         # The loop refers to a task until its first step, `_by_record` from then on: no done-callback is needed,
         # which would cost a turn of the loop for every branch.
         loop.create_task(self._branch(task), context=self._context.copy())
+
+    def _spawn_now(self, task: Task) -> None:
+        """The execution is at rest and one branch begins: it runs within the call that caused it."""
+        loop = self.loop
+        assert loop is not None and self._context is not None
+        self._live += 1
+        start_now(self._branch(task), loop, self._context.copy())
 
     def _drain(self, task: Task | None, keep: bool = True) -> Task | None:
         """Carry out commands. Returns the task the calling branch goes on with, if it can ``keep`` one."""
@@ -233,6 +283,8 @@ class Driver:
         parent = self.run
         clock_ns = self.services.clock.monotonic_ns
         by_record = self._by_record
+        ledger = core.ledger
+        gate = self.gate
         current = asyncio.current_task()
         assert current is not None
         record = 0
@@ -249,6 +301,14 @@ class Driver:
                     continue
 
                 op = ops[task.op]
+                if ledger is not None and not await admit(self, task, op):
+                    task = self._drain(None)
+                    continue
+
+                if gate is not None and not await gate.enter(task, op):
+                    task = self._drain(None)
+                    continue
+
                 if op.kind != CHUNK:
                     task = await self._special(task, op)
                     continue
@@ -279,6 +339,9 @@ class Driver:
 
                     if self._rerun and task.num in self._rerun:
                         core.check_rerun(task, data._seen_tags())
+
+                    if gate is not None:
+                        gate.prepare(task, result)
                 except BaseException as exc:
                     task = await self._failed(task, op, run, data, exc, begun)
                     continue
@@ -308,6 +371,10 @@ class Driver:
                         waiter.set_result(None)
 
             if not self._live:
+                for table in (by_record, self._waiters, core.groups):
+                    if not table:
+                        table.clear()  # an execution at rest gives the memory of its tables back
+
                 self.execution._on_idle()
 
     def _check_signal(self, task: Task, result: PauseSignal) -> None:
@@ -340,8 +407,12 @@ class Driver:
         if op.kind == SUB_FLOW:
             return await run_sub_flow(self, task, op)
 
-        if op.kind == FOR_EACH:
+        if op.kind == FOR_EACH and (hasattr(task.value, "__next__") or hasattr(task.value, "__anext__")):
             return await self._materialise(task, op)
+
+        if op.kind > LAST_RUNNABLE:  # an intervention had to be looked at first
+            self.core.passed(task)
+            return self._drain(None)
 
         assert op.kind == ROUTE, f"operator kind {op.operator_kind} has no driver"
         run = self.run
@@ -371,6 +442,8 @@ class Driver:
         try:
             source = task.value
             items = [item async for item in source] if hasattr(source, "__anext__") else list(source)
+            if self.gate is not None:
+                self.gate.check(task, items)
         except BaseException as exc:
             return await self._failed(task, op, run, TriggerFlowRuntimeData(self, task, op, run), exc, 0)
 
@@ -382,6 +455,9 @@ class Driver:
     ) -> Task | None:
         """A handler raised: try again, or fail the task and everything that awaits it."""
         core = self.core
+        if self.gate is not None and self.gate.leaves(task, exc):
+            return None  # what becomes of the run is told where it goes on
+
         if isinstance(exc, asyncio.CancelledError):
             current = asyncio.current_task()
             if task.status == CANCELLING:
@@ -406,7 +482,7 @@ class Driver:
 
         self._emit_failed(task, op, run, exc, begun, delay)
         if delay is not None:
-            core.retry(task)
+            core.retry(task, 0 if self.gate is None else self.services.clock.time_us() + round(delay * 1e6))
             try:
                 if delay > 0:
                     await self.services.clock.sleep(delay)

@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.definition.operators import START
+from flowdeck.definition.settings import Settings, SettingsScope
 from flowdeck.errors import MissingResource
 from flowdeck.events.lineage import RunContext
+from flowdeck.execution.contracts import Contract, ContractMixin
 from flowdeck.execution.data import check_event_name
-from flowdeck.execution.flow_data import FlowData
-from flowdeck.execution.result import ExecutionResult
+from flowdeck.execution.flow_data import FlowData, FlowDataScope
+from flowdeck.execution.interventions_ledger import Ledger, read_state
+from flowdeck.execution.older_names import LANES, OlderExecutionNames, ignored
+from flowdeck.execution.result import ExecutionResult, FinalResultMixin
 from flowdeck.execution.snapshot import load_state, save_state
 from flowdeck.execution.streaming import StreamMixin
-from flowdeck.execution.values import copy_value, lookup
+from flowdeck.execution.values import copy_value, encode, lookup
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan
@@ -27,8 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["TriggerFlowExecution"]
 
 
-class TriggerFlowExecution(StreamMixin):
+class TriggerFlowExecution(
+    ContractMixin, FinalResultMixin, StreamMixin, OlderExecutionNames, FlowDataScope, SettingsScope
+):
     """An execution of a flow. Create one with :meth:`flowdeck.TriggerFlow.create_execution`."""
+
+    _settings: Settings | None = None
 
     def __init__(
         self,
@@ -38,7 +46,7 @@ class TriggerFlowExecution(StreamMixin):
         execution_id: str,
         *,
         concurrency: int = 0,
-        resources: Mapping[str, Any] | None = None,
+        resources: dict[str, Any] | None = None,
         auto_close: bool = True,
         auto_close_timeout: float | None = 10.0,
         handle_exposed: bool = True,
@@ -47,6 +55,9 @@ class TriggerFlowExecution(StreamMixin):
         definition: Any = None,
         flow_data: FlowData | None = None,
         depth: int = 0,
+        ledger: Ledger | None = None,
+        policy: Any = None,
+        contract: Contract | None = None,
     ) -> None:
         super().__init__(
             plan,
@@ -54,7 +65,7 @@ class TriggerFlowExecution(StreamMixin):
             run,
             execution_id,
             concurrency=concurrency,
-            resources=dict(resources or {}),
+            resources=resources,
             auto_close=auto_close,
             auto_close_timeout=auto_close_timeout,
             handle_exposed=handle_exposed,
@@ -62,12 +73,20 @@ class TriggerFlowExecution(StreamMixin):
             depth=depth,
         )
         self._core.skip_exceptions = skip_exceptions
+        if ledger is not None:
+            self._core.ledger = ledger
+            self._policy = policy
+
+        if contract is not None:
+            self._contract = contract
+
         self._timers = {}
         self._past_frames = {}
         self._closing = None
         self._closed_waiters = []
         self._idle_timer = None
-        self._background = set()
+        self._deadline_timer = None
+        self._background = None
         self._snapshot = None
         self._cancel_reason = None
         self._starting = False
@@ -80,7 +99,9 @@ class TriggerFlowExecution(StreamMixin):
 
     # -- starting ------------------------------------------------------------------------------------------------
 
-    async def async_start(self, initial_value: Any = None, *, timeout: float | None = -1.0) -> Any:
+    async def async_start(
+        self, initial_value: Any = None, *, timeout: float | None = -1.0, wait_for_result: Any = None
+    ) -> Any:
         """Begin the run with ``initial_value``.
 
         With ``auto_close`` it returns the close snapshot once the execution has closed by itself; otherwise the
@@ -95,11 +116,17 @@ class TriggerFlowExecution(StreamMixin):
         if timeout is None or timeout >= 0:
             self.auto_close_timeout = timeout
 
+        if wait_for_result is not None:
+            ignored("wait_for_result=", "auto_close says what a start waits for")
+
         if self._lifecycle != "open":
             self._reject(START, initial_value, "start")
             return self
 
         self._thread = threading.get_ident()
+        if self._lease is not None:
+            await self._lease.open(self)
+
         if self._restored and self._core.started:
             await self.async_recover()
 
@@ -108,7 +135,8 @@ class TriggerFlowExecution(StreamMixin):
             self._begin(initial_value)
             self._starting = True
             try:
-                await self._driver.settle(self._core.signal(START, initial_value, "start"))
+                admitted = initial_value if self._contract is None else self._admitted(initial_value)
+                await self._driver.settle(self._core.signal(START, admitted, "start"))
             except BaseException:
                 self._starting = False
                 self._on_idle()
@@ -137,15 +165,15 @@ class TriggerFlowExecution(StreamMixin):
         self._thread = threading.get_ident()
         self._bind()
         self._begin(initial_value)
-        self._core.signal(START, initial_value, "start")
+        self._core.signal(START, self._admitted(initial_value), "start")
         self._driver.drain()
 
-    def start(self, initial_value: Any = None, *, timeout: float | None = -1.0) -> Any:
+    def start(self, initial_value: Any = None, *, timeout: float | None = -1.0, wait_for_result: Any = None) -> Any:
         """Synchronous twin of :meth:`async_start`; needs ``auto_close``, as its event loop ends with the call."""
         if not self.auto_close:
             raise ValueError("start() runs its own event loop; use await async_start() when auto_close is False")
 
-        return self._sync(self.async_start(initial_value, timeout=timeout))
+        return self._sync(self.async_start(initial_value, timeout=timeout, wait_for_result=wait_for_result))
 
     def _idle_now(self) -> bool:
         """Whether the run may close at once: nothing left to do and no idle time asked for."""
@@ -154,12 +182,22 @@ class TriggerFlowExecution(StreamMixin):
             and self.auto_close_timeout <= 0
             and self._closing is None
             and self.is_idle()
-            and not self._core.open_interrupts
+            and not self._core.open
         )
 
     def _begin(self, initial_value: Any) -> None:
+        if self._log is not None:
+            encode(initial_value, "initial_value")  # refused here, before there is a run
+
         self._core.started = True
         self._started_us = self._services.clock.time_us()
+        if self._driver.gate is not None:
+            self._driver.gate.begun(self._started_us)
+
+        if self._deadline_s is not None:
+            self._deadline_us = self._started_us + round(self._deadline_s * 1e6)
+            self._arm_deadline()
+
         self._declare()
         self._register()
         payload = {
@@ -208,11 +246,14 @@ class TriggerFlowExecution(StreamMixin):
 
     # -- signals from outside ------------------------------------------------------------------------------------
 
-    async def async_emit(self, event: str, value: Any = None) -> None:
+    async def async_emit(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """Emit a signal from outside and wait until its handlers have finished or paused.
 
         On a sealed or closed execution it is refused with a warning and ``triggerflow.event_rejected``.
         """
+        if _layer_marks is not None:
+            ignored("_layer_marks=", LANES)
+
         if self._lifecycle != "open":
             self._reject(event, value, "runtime")
             return
@@ -223,12 +264,15 @@ class TriggerFlowExecution(StreamMixin):
         finally:
             self._on_idle()
 
-    def emit(self, event: str, value: Any = None) -> None:
+    def emit(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """Synchronous twin of :meth:`async_emit`."""
-        self._sync(self.async_emit(event, value))
+        self._sync(self.async_emit(event, value, _layer_marks))
 
-    def emit_nowait(self, event: str, value: Any = None) -> None:
+    def emit_nowait(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """Emit a signal from outside and return at once. Needs the running loop the execution lives on."""
+        if _layer_marks is not None:
+            ignored("_layer_marks=", LANES)
+
         if self._lifecycle != "open":
             self._reject(event, value, "runtime")
             return
@@ -238,16 +282,16 @@ class TriggerFlowExecution(StreamMixin):
         self._driver.drain()
         self._on_idle()
 
-    async def async_emit_nowait(self, event: str, value: Any = None) -> None:
+    async def async_emit_nowait(self, event: str, value: Any = None, _layer_marks: Any = None) -> None:
         """The same as :meth:`emit_nowait`."""
-        self.emit_nowait(event, value)
+        self.emit_nowait(event, value, _layer_marks)
 
     def _emit_external(self, name: str, value: Any) -> int:
         check_event_name(name)
         self._active()
         self._core.started = True
         self._signalled(name, value, "runtime", "event")
-        if self._core.interrupts:
+        if self._core.open:
             self._answered_by_emit(name, value)
 
         return self._core.signal(name, value, "runtime")
@@ -261,6 +305,9 @@ class TriggerFlowExecution(StreamMixin):
 
     def get_state(self, key: str | None = None, default: Any = None) -> Any:
         """Return a copy of what stands at the dotted ``key``; the whole state without a key."""
+        if self._core.ledger is not None:
+            return read_state(self._core, key, default)
+
         return copy_value(self._core.data if key is None else lookup(self._core.data, key, default))
 
     async def async_set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
@@ -316,6 +363,15 @@ class TriggerFlowExecution(StreamMixin):
             pass  # this execution has failed and said so; whoever changed the data has not
         finally:
             self._on_idle()
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of this execution; what is not set here is the flow's, and then the runtime's."""
+        if self._settings is None:
+            flow, host = self._definition, self._services.settings
+            self._settings = Settings(lambda: (host,) if flow is None else (flow.settings.own, host))
+
+        return self._settings
 
     # -- runtime resources ---------------------------------------------------------------------------------------
 
@@ -395,6 +451,9 @@ class TriggerFlowExecution(StreamMixin):
         Raises:
             Exception: whatever a chunk raised meanwhile and nobody caught.
         """
+        if self._lease is not None:
+            await self._lease.open(self)
+
         self._bind()
         await self._driver.idle(self._driver.own_branches())
         self._on_idle()
@@ -408,12 +467,14 @@ class TriggerFlowExecution(StreamMixin):
             return
 
         self._register()
-        self._emit_event(self._events.execution_recovered, {"epoch": self._epoch})
+        origin = {} if self._origin[0] is None else {"forked_from": self._origin[0], "forked_at": self._origin[1]}
+        self._emit_event(self._events.execution_recovered, {"epoch": self._epoch, **origin})
         if self._services.control is not None and self._link is None:
             for interrupt in self._core.open_interrupts:
                 self._services.control.interrupt_opened(self.id, self._record(interrupt))
 
         self._arm_all()
+        self._arm_deadline()
         for frame in self._frames.values():
             frame.child._bind()
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flowdeck.execution.registry import ExecutionRegistry
 from flowdeck.execution.sync import run_sync
 from flowdeck.execution.values import append, assign, copy_value, delete, lookup
 
@@ -30,9 +31,9 @@ class FlowData:
     __slots__ = ("_data", "_executions", "_lock", "_touched")
 
     def __init__(
-        self, executions: Mapping[str, TriggerFlowExecution] | None = None, data: dict[str, Any] | None = None
+        self, executions: ExecutionRegistry | None = None, data: dict[str, Any] | None = None
     ) -> None:
-        self._executions = {} if executions is None else executions
+        self._executions = ExecutionRegistry() if executions is None else executions
         self._data: dict[str, Any] = data or {}
         self._touched: set[str] = set(self._data)
         """First segments of the keys that were set or deleted in this process."""

@@ -41,6 +41,9 @@ class FramesMixin(InboxMixin):
     def _bridge(self, item: Any, origin: dict[str, Any] | None) -> None:
         """A child has put an item on its stream: it goes on to this one."""
         if self._lifecycle != "closed":
+            if self._contract is not None and not _is_system(item):
+                self._check_item(item, origin, self.run_context)
+
             self._active()
             self._put_item(item, origin, self.run_context)
 
@@ -82,13 +85,10 @@ class FramesMixin(InboxMixin):
             if known is not None and known.status == "waiting":
                 continue
 
-            if known is not None:
-                del core.interrupts[root_id]  # the child asks again under an id it had used before
-
             root = core.project(frame.task, frame.id, child)
             frame.roots[root_id] = child.id
             frame.waited = True
-            self._announce(root, self._record(root), "project", self.run_context)
+            self._announce(root, "project", self.run_context)
 
     def _deliver_to_child(self, root: Interrupt) -> None:
         """A projected interrupt was answered. A parked operator hands it on when it has a place to run again."""
@@ -147,8 +147,12 @@ class FramesMixin(InboxMixin):
         """The child is closed. A record stays if people were asked in it."""
         self._frames.pop(frame.task.num, None)
         frame.status = "completed" if frame.child.get_status() == "completed" else "cancelled"
-        if frame.waited:
-            self._past_frames[frame.id] = frame.describe(self._self())
+        record = frame.describe(self._self()) if frame.waited else None
+        if record is not None:
+            self._past_frames[frame.id] = record
+
+        if self._driver.gate is not None:
+            self._driver.gate.drop(frame.task.num, frame.id, frame.child, record)
 
         frame.child._link = None
 
@@ -203,7 +207,7 @@ class FramesMixin(InboxMixin):
                 resources=bound_resources(self._self(), op),
                 concurrency=op.sub_flow.concurrency,
             )
-            load_state(child, state, "utf-8", resources_needed=False)
+            load_state(child, state, "utf-8", resources_needed=False, trusted="sha256" not in state)
             child._restored = True
             frame = SubFlowFrame(each["frame_id"], task, op, child, self._core.scope(task))
             frame.status, frame.waited = each["status"], each["waited"]
@@ -221,3 +225,8 @@ def _look(answered: asyncio.Future[None]) -> None:
     """Take note of a branch's failure: when nobody awaits the answer, the operator still raises it."""
     if not answered.cancelled():
         answered.exception()
+
+
+def _is_system(item: Any) -> bool:
+    """Whether the framework itself put the item on a child's stream, so that no contract speaks of it."""
+    return isinstance(item, dict) and item.get("type") in ("interrupt", "intervention") and "execution_id" in item

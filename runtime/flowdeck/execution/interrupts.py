@@ -8,6 +8,7 @@ from typing import Any
 
 from flowdeck.errors import HiddenHandleError, InterruptError, InterruptExpired, UnencodableValue
 from flowdeck.events.lineage import RunContext
+from flowdeck.execution.answering import ask
 from flowdeck.execution.base import ExecutionBase
 from flowdeck.execution.data import PauseSignal
 from flowdeck.execution.schema import check_value, schema_of
@@ -103,34 +104,36 @@ class InterruptMixin(ExecutionBase):
 
         now = self._services.clock.time_us()
         interrupt, new = self._core.pause(task, tag, now, **_checked(options, now))
-        record = self._record(interrupt)
         if new:
-            self._announce(interrupt, record, "pause", run)
+            self._announce(interrupt, "pause", run)
 
-        return PauseSignal(record)
+        return PauseSignal(interrupt)
 
-    def _announce(self, interrupt: Interrupt, record: dict[str, Any], action: str, run: RunContext) -> None:
+    def _announce(self, interrupt: Interrupt, action: str, run: RunContext) -> None:
         """Tell everybody that an answer is wanted: observers, the stream's readers, the control plane.
 
         In a sub flow the record says under which id the question can be answered (``projected_as``), so that nobody
         takes one question for two.
         """
         self._waiting_announced = False
-        if self._link is not None:
-            record["projected_as"] = self._link.root_id(interrupt.id)
+        event = self._events.interrupt_raised
+        if event.sinks:
+            record = self._record(interrupt)
+            if self._link is not None:
+                record["projected_as"] = self._link.root_id(interrupt.id)
 
-        self._emit_event(
-            self._events.interrupt_raised,
-            {"interrupt": record},
-            run=run,
-            scope=interrupt.scope or None,
-            seq=interrupt.seq,
-            message=f"{interrupt.type}: waiting for an answer to {interrupt.id}",
-        )
-        more = {"signal": record["source_signal"]} if action == "pause" else {"value": record["payload"]}
-        self._put_system({"type": "interrupt", "action": action, "interrupt": record, **more})
+            self._emit_event(
+                event,
+                {"interrupt": record},
+                run=run,
+                scope=interrupt.scope or None,
+                seq=interrupt.seq,
+                message=f"{interrupt.type}: waiting for an answer to {interrupt.id}",
+            )
+
+        self._put_interrupt(action, interrupt)
         if self._services.control is not None and self._observed and self._link is None:
-            self._services.control.interrupt_opened(self.id, record)
+            self._services.control.interrupt_opened(self.id, self._record(interrupt))
 
         if interrupt.expires_us is not None and interrupt.frame is None:  # a child keeps its own time
             self._arm(interrupt)
@@ -141,9 +144,12 @@ class InterruptMixin(ExecutionBase):
         if interrupt.id in self._core.early:
             self._take_early(interrupt.id)
 
+        if self._services.answerer is not None:
+            ask(self, interrupt)
+
     def _take_early(self, interrupt_id: str) -> None:
         """The answer came before the question: it counts now."""
-        value, actor, row = self._core.early.pop(interrupt_id)
+        value, actor, row = self._core.take_early(interrupt_id)
         try:
             self._answer(interrupt_id, value, actor)
         except Exception as exc:  # it does not fit; the interrupt goes on waiting for one that does
@@ -201,26 +207,36 @@ class InterruptMixin(ExecutionBase):
         copied = copy_value(value, "value")
         group = core.answer(interrupt_id, copied, self._services.clock.time_us(), actor)
         self._disarm(interrupt_id)
-        record = self._record(interrupt)
-        self._emit_event(
-            self._events.execution_resumed,
-            {"interrupt_id": interrupt_id, "value": copied, "actor": actor, "paused_at": record["created_at"]},
-            scope=interrupt.scope or None,
-            cause=interrupt.seq,
-        )
-        self._put_system({"type": "interrupt", "action": "resume", "interrupt": record, "value": record["response"]})
+        event = self._events.execution_resumed
+        if event.sinks:
+            paused_at = interrupt.created_us / 1e6
+            self._emit_event(
+                event,
+                {"interrupt_id": interrupt_id, "value": copied, "actor": actor, "paused_at": paused_at},
+                scope=interrupt.scope or None,
+                cause=interrupt.seq,
+            )
+        else:
+            core.seq += 1
+
+        self._put_interrupt("resume", interrupt)
         self._answered(interrupt)
         if interrupt.frame is not None:
             self._deliver_to_child(interrupt)
 
-        return interrupt, group, record
+        return interrupt, group, self._record(interrupt)
 
     def _answered(self, interrupt: Interrupt) -> None:
         """What every answer leads to, however it came."""
         self._active()
         self._waiting_announced = False
-        payload = {"interrupt_id": interrupt.id, "actor": interrupt.actor, "value": interrupt.response}
-        self._emit_event(self._events.interrupt_answered, payload, scope=interrupt.scope or None, cause=interrupt.seq)
+        event = self._events.interrupt_answered
+        if event.sinks:
+            payload = {"interrupt_id": interrupt.id, "actor": interrupt.actor, "value": interrupt.response}
+            self._emit_event(event, payload, scope=interrupt.scope or None, cause=interrupt.seq)
+        else:
+            self._core.seq += 1
+
         self._closed_interrupt(interrupt)
         self._tell_control("running")
 
@@ -252,10 +268,8 @@ class InterruptMixin(ExecutionBase):
         records = [self._record(interrupt) for interrupt in waiting]
         payload = {"signal": dict(self._last_signal or {}), "interrupts": records}
         self._emit_event(self._events.execution_resumed, payload)
-        for interrupt, record in zip(waiting, records, strict=True):
-            self._put_system(
-                {"type": "interrupt", "action": "resume", "interrupt": record, "value": record["response"]}
-            )
+        for interrupt in waiting:
+            self._put_interrupt("resume", interrupt)
             self._answered(interrupt)
 
     # -- expiry --------------------------------------------------------------------------------------------------
@@ -270,6 +284,9 @@ class InterruptMixin(ExecutionBase):
         for interrupt in self._core.open_interrupts:
             if interrupt.expires_us is not None and interrupt.frame is None:
                 self._arm(interrupt)
+
+            if self._services.answerer is not None:
+                ask(self, interrupt)
 
     def _disarm(self, interrupt_id: str) -> None:
         timer = self._timers.pop(interrupt_id, None)
@@ -293,7 +310,7 @@ class InterruptMixin(ExecutionBase):
         self._active()
         self._waiting_announced = False
         self._tell_expired(interrupt)
-        self._put_system({"type": "interrupt", "action": "expire", "interrupt": self._record(interrupt)})
+        self._put_interrupt("expire", interrupt)
         self._closed_interrupt(interrupt)
         if isinstance(how, dict):
             self._tell_control("running")
@@ -330,6 +347,9 @@ class InterruptMixin(ExecutionBase):
         raise NotImplementedError
 
     def _put_system(self, item: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _put_interrupt(self, action: str, interrupt: Interrupt) -> None:
         raise NotImplementedError
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from flowdeck.errors import PendingInterruptsError
 from flowdeck.execution.frames import FramesMixin
-from flowdeck.execution.state import Interrupt
+from flowdeck.execution.state import RUNNING, Interrupt
 from flowdeck.execution.values import copy_value
 
 __all__ = ["CANCEL_GRACE", "LifecycleMixin"]
 
 IDLE_REASON = "auto_close_idle_timeout"
+DEADLINE_REASON = "deadline exceeded"
 CANCEL_GRACE = 1.0
 """Seconds a cancelled handler gets to clean up before it is left behind."""
 
@@ -28,10 +29,13 @@ class LifecycleMixin(FramesMixin):
     _closing: asyncio.Future[dict[str, Any]] | None
     _closed_waiters: list[asyncio.Future[None]]
     _idle_timer: asyncio.Task[None] | None
-    _background: set[asyncio.Task[Any]]
+    _deadline_timer: asyncio.Task[None] | None
+    _background: set[asyncio.Task[Any]] | None
     _snapshot: dict[str, Any] | None
     _cancel_reason: str | None
     _starting: bool
+    _lease: Any = None
+    """The execution environments it has while it runs; none for most."""
 
     def get_lifecycle_state(self) -> str:
         """``open``, ``sealed`` or ``closed``."""
@@ -51,8 +55,13 @@ class LifecycleMixin(FramesMixin):
         if self._lifecycle == "open":
             self._lifecycle = "sealed"
             self._core.version += 1
-            sealed_at = self._services.clock.time_us() / 1e6
-            self._emit_event(self._events.execution_sealed, {"reason": reason, "sealed_at": sealed_at})
+            self._record_lifecycle()
+            event = self._events.execution_sealed
+            if event.sinks:
+                sealed_at = self._services.clock.time_us() / 1e6
+                self._emit_event(event, {"reason": reason, "sealed_at": sealed_at})
+            else:
+                self._core.seq += 1
 
         return self
 
@@ -64,6 +73,7 @@ class LifecycleMixin(FramesMixin):
         elif self._lifecycle == "sealed":
             self._lifecycle = "open"
             self._core.version += 1
+            self._record_lifecycle()
             self._emit_event(self._events.execution_unsealed, {"reason": reason})
             self._on_idle()
 
@@ -76,11 +86,10 @@ class LifecycleMixin(FramesMixin):
         if self._driver.live or self._lifecycle == "closed" or not self._core.started:
             return
 
-        if self._core.interrupts and self._core.open_interrupts:
+        if self._core.open:
             if not self._waiting_announced and self._core.error is None:
                 self._waiting_announced = True
-                ids = [interrupt.id for interrupt in self._core.open_interrupts]
-                self._emit_event(self._events.execution_waiting, {"interrupt_ids": ids})
+                self._emit_event(self._events.execution_waiting, {"interrupt_ids": list(self._core.open)})
                 self._tell_control("waiting")
 
             return
@@ -121,11 +130,14 @@ class LifecycleMixin(FramesMixin):
 
     def _at_rest(self) -> bool:
         """Whether nothing runs and nobody is asked."""
-        return self.is_idle() and not self._core.open_interrupts
+        return self.is_idle() and not self._core.open
 
     def _services_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run something of the execution's own beside its branches, and keep a reference to it."""
         task = asyncio.get_running_loop().create_task(coroutine)
+        if self._background is None:
+            self._background = set()
+
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -167,6 +179,9 @@ class LifecycleMixin(FramesMixin):
             ValueError: an unknown policy.
         """
         if self._snapshot is not None:
+            if self._log is not None:
+                await self._log.settled()
+
             return _own(self._snapshot)
 
         while self._closing is not None:
@@ -196,6 +211,9 @@ class LifecycleMixin(FramesMixin):
             if self._frames:
                 await self._close_children(reason)
 
+            if self._lease is not None:
+                await self._lease.close(self)
+
             snapshot = self._finish_close(reason)
         except BaseException as exc:
             self._closing = None
@@ -212,6 +230,9 @@ class LifecycleMixin(FramesMixin):
             raise
 
         closing.set_result(snapshot)
+        if self._log is not None:
+            await self._log.settled()
+
         return _own(snapshot)
 
     async def _other_close(self, closing: asyncio.Future[dict[str, Any]]) -> dict[str, Any] | None:
@@ -240,6 +261,7 @@ class LifecycleMixin(FramesMixin):
         self._bind()
         self._cancelled = True
         self._cancel_reason = reason
+        self._record_lifecycle()
         await self._stop_work()
         return await self.async_close(reason=reason, pending_interrupts="cancel")
 
@@ -248,9 +270,10 @@ class LifecycleMixin(FramesMixin):
         return self._sync(self.async_cancel(reason=reason))
 
     def _check_pending(self, reason: str, policy: str) -> None:
-        pending = self._core.open_interrupts if self._core.interrupts else []
-        if not pending:
+        if not self._core.open:
             return
+
+        pending = self._core.open_interrupts
 
         ids = sorted(interrupt.id for interrupt in pending)
         if policy == "error":
@@ -313,6 +336,9 @@ class LifecycleMixin(FramesMixin):
             self._warn(f"{left} handler(s) swallowed their cancellation and were left behind")
 
     def _finish_close(self, reason: str) -> dict[str, Any]:
+        if self._core.ledger is not None:
+            self._expire_interventions()
+
         snapshot = self._core.snapshot_data()
         status = self.get_status()
         if status == "cancelled":
@@ -325,24 +351,101 @@ class LifecycleMixin(FramesMixin):
         self._closed_us = self._services.clock.time_us()
         self._lifecycle = "closed"
         self._core.version += 1
+        self._record_lifecycle()
         self._driver.closed = True
         self._snapshot = snapshot
-        closed_at = self._closed_us / 1e6
-        self._emit_event(
-            self._events.execution_closed,
-            {"reason": reason, "closed_at": closed_at, "status": status, "result": snapshot},
-        )
+        event = self._events.execution_closed
+        if event.sinks:
+            closed_at = self._closed_us / 1e6
+            self._emit_event(event, {"reason": reason, "closed_at": closed_at, "status": status, "result": snapshot})
+        else:
+            self._core.seq += 1
+
         if self._services.control is not None and self._observed:
             self._services.control.finished(self.id, status)
 
         for timer in list(self._timers.values()):
             timer.cancel()
 
+        if self._deadline_timer is not None and self._deadline_timer is not asyncio.current_task():
+            self._deadline_timer.cancel()
+
         for waiter in self._closed_waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
         return snapshot
+
+    # -- what a durable execution keeps of this -------------------------------------------------------------------
+
+    def _record_lifecycle(self) -> None:
+        if self._driver.gate is not None:
+            self._driver.gate.lifecycle()
+
+    def _intent(self) -> list[Any] | None:
+        """Return what was under way to end the run: whoever takes it up after a crash goes on with that."""
+        if self._lifecycle == "closed":
+            return None
+
+        if self._cancel_reason is not None:
+            return ["cancel", self._cancel_reason]
+
+        return ["close", self._close_reason] if self._closing is not None else None
+
+    def _rest(self) -> None:
+        """It is parked, and its host keeps the time: hold no asyncio task."""
+        for timer in [*self._timers.values(), *filter(None, [self._idle_timer, self._deadline_timer])]:
+            timer.cancel()
+
+        self._timers, self._idle_timer, self._deadline_timer = {}, None, None
+
+    def _rearm(self) -> None:
+        """It works again: keep the time here."""
+        self._arm_all()
+        self._arm_deadline()
+
+    def _arm_deadline(self) -> None:
+        loop = self._driver.loop
+        if self._deadline_us is not None and self._deadline_timer is None and loop is not None and self.is_open():
+            self._deadline_timer = loop.create_task(self._end_at(self._deadline_us))
+
+    async def _end_at(self, due_us: int) -> None:
+        clock = self._services.clock
+        while (left := due_us - clock.time_us()) > 0:
+            await clock.sleep(left / 1e6)
+
+        self._deadline_timer = None
+        if self._lifecycle != "closed" and self._closing is None:
+            await self.async_cancel(reason=DEADLINE_REASON)
+
+    def _heartbeat(self) -> None:
+        """Say that the run is alive, to whoever wants to know."""
+        event = self._events.execution_heartbeat
+        if event.sinks and self._lifecycle != "closed":
+            core = self._core
+            age_us = self._age_us()
+            payload = {
+                "running": sum(task.status == RUNNING for task in core.tasks.values()),
+                "waiting": len(core.open),
+                "age_s": None if age_us is None else age_us / 1e6,
+                "seq": self._log.seq if self._log is not None else None,
+            }
+            self._emit_debug(event, payload)
+
+    def _superseded(self, error: BaseException) -> None:
+        """Another process has taken the run over: stop here without a word to anybody but the observers."""
+        self._driver.closed = True
+        self._emit_event(self._events.execution_superseded, {"epoch": self._epoch}, message=str(error))
+        for frame in self._frames.values():
+            frame.child._superseded(error)
+
+        self._rest()
+        self._driver.leave(error)
+        for waiter in self._closed_waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+        self._stream.end()
 
     def stop_stream(self) -> None:
         """End the runtime stream; calling it again changes nothing."""

@@ -20,13 +20,15 @@ from flowdeck.definition.plan import (
     PlanOp,
 )
 from flowdeck.execution.activity import CANCEL, RESOLVED, Activity
-from flowdeck.execution.state import Block, Gate, Join
+from flowdeck.execution.state import CANCELLING, Block, Gate, Join, Task
 
 __all__ = ["CANCEL", "RESOLVED", "Router"]
 
 
 class Router(Activity):
     """Routing on top of activity. :class:`flowdeck.execution.core.Core` adds the inputs."""
+
+    __slots__ = ()
 
     # -- firing --------------------------------------------------------------------------------------------------
 
@@ -49,6 +51,9 @@ class Router(Activity):
         what = op.kind
         if what <= LAST_RUNNABLE:
             self._create(op, value, lane, frame, group, sig, source, event, depth, kind, resume)
+        elif self.ledger is not None and self.ledger.steers:
+            # A policy is asked before any operator is reached, and only the driver can: see `passed`.
+            self._create(op, value, lane, frame, group, sig, source, event, depth, kind, None)
         elif what == JOIN:
             self._arrive(op, value, frame, group, sig, depth)
         elif what == MATCH_END:
@@ -65,6 +70,29 @@ class Router(Activity):
         else:
             assert what == COLLECT
             self._collect(op, value, lane, frame, group, sig, depth)
+
+    def passed(self, task: Task) -> None:
+        """What had to be done before a fan-out, join or gate is done: its value reaches the operator now."""
+        if task.status == CANCELLING:
+            self.stopped(task)
+            return
+
+        op = self.ops[task.op]
+        value, lane, frame, group, sig, depth = task.value, task.lane, task.frame, task.group, task.sig, task.depth
+        if op.kind == FOR_EACH:
+            self._split(op, value, lane, frame, group, sig, depth, task.activation)
+        elif op.kind == BATCH:
+            self._fan_out(op, [value] * len(op.members), lane, frame, group, sig, depth, nth=task.activation)
+        elif op.kind == GATE:
+            self._gate(op, value, lane, group, sig, task.event, depth, task.type)
+        elif op.kind == COLLECT:
+            self._collect(op, value, lane, frame, group, sig, depth)
+        elif op.kind == JOIN or self._member(frame, op.group) is not None:
+            self._arrive(op, value, frame, group, sig, depth)
+        else:
+            self._pass(op, value, lane, frame, group, sig, depth)
+
+        self._finish(task)
 
     def _pass(self, op: PlanOp, value: Any, lane: int, frame: int, group: int, sig: int, depth: int) -> None:
         for index in op.next:
@@ -219,10 +247,13 @@ class Router(Activity):
 
         if op.end >= 0 and (results or op.kind != BATCH):
             alive = self.groups.get(group)
+            detached = 0
             if alive is None or not alive.pending:
-                group = self._detached_group()
+                group = detached = self.open_group()
 
             self._pass(self.ops[op.end], value, join.lane, join.frame, group, sig, depth)
+            if detached:
+                self.seal_group(detached)
 
         while join.waiting:  # side branches of members: nothing limits them any more
             self._resume_waiting(*join.waiting.pop(0))
@@ -231,7 +262,13 @@ class Router(Activity):
             if outer:
                 self._release(outer)
 
-    def _detached_group(self) -> int:
+    def open_group(self, parent: int = 0, tag: str = "") -> int:
+        raise NotImplementedError
+
+    def seal_group(self, group_id: int) -> None:
+        raise NotImplementedError
+
+    def stopped(self, task: Task) -> None:
         raise NotImplementedError
 
     # -- gates ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.execution.flow_data import tell, warn_shared
+from flowdeck.execution.interventions_ledger import read_state
 from flowdeck.execution.values import copy_value, lookup
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ class StateScope:
 
     def get_state(self, key: str | None = None, default: Any = None) -> Any:
         """Return a copy of what stands at the dotted ``key``; the whole state without a key."""
-        data = self._driver.core.data
+        core = self._driver.core
+        if core.ledger is not None:
+            return read_state(core, key, default)
+
+        data = core.data
         return copy_value(data if key is None else lookup(data, key, default))
 
     async def async_get_state(self, key: str | None = None, default: Any = None) -> Any:
@@ -99,7 +104,7 @@ class StateScope:
     def _change(self, kind: str, key: str, value: Any, emit: bool) -> int:
         core = self._driver.core
         copied = copy_value(value, key) if kind != "d" else None
-        if core.mark(self._task, self._tag(kind, key)):
+        if core.mark(self._task, self._tag(kind, key), copied):
             if kind == "s":
                 core.set_state(key, copied)
             elif kind == "a":
@@ -168,8 +173,11 @@ class StateScope:
         """Apply a change once. Returns whether there is one, whether it is new (no re-run), and what stands there."""
         data = self._driver.execution._flow_data
         copied = copy_value(value, key)  # refuses what cannot be stored before anything is marked as done
-        if not self._driver.core.mark(self._task, self._tag(kind, key)):
+        if not self._driver.core.mark(self._task, self._tag(kind, key), copied):
             return True, False, data.get(key)
+
+        if self._driver.gate is not None:
+            self._driver.gate.flow_data_changed(kind, key, copied)
 
         if kind == "f":
             return True, True, data.set(key, copied)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from flowdeck.definition.operators import completion_event
 from flowdeck.execution.values import copy_loosely
@@ -194,6 +195,22 @@ class Interrupt(msgspec.Struct, array_like=True):
         """Whether nobody's answer will ever reach the branch that paused."""
         return self.cancelled_us is not None
 
+    def as_asked(self) -> Interrupt:
+        """Return it as it was when it was opened; only its outcome ever changes."""
+        if self.status == "waiting":
+            return self
+
+        return replace(
+            self,
+            status="waiting",
+            response=None,
+            resumed_us=None,
+            actor=None,
+            resumed_by_signal=None,
+            cancelled_us=None,
+            cancel_reason=None,
+        )
+
     def record(self) -> dict[str, Any]:
         """Return the public record: the compatible fields plus schema, expiry, assignees, actor. Times in seconds.
 
@@ -203,9 +220,9 @@ class Interrupt(msgspec.Struct, array_like=True):
         record: dict[str, Any] = {
             "id": self.id,
             "type": self.type,
-            "payload": _own(self.payload),
+            "payload": None if self.payload is None else _own(self.payload),
             "resume_event": self.resume_event,
-            "resume_to": _own(self.resume_to),
+            "resume_to": self.resume_to if self.resume_to.__class__ is str else _own(self.resume_to),
             "status": self.status,
             "source_execution_id": self.execution,
             "source_flow_name": self.flow,
@@ -222,11 +239,11 @@ class Interrupt(msgspec.Struct, array_like=True):
             "scope": self.scope,
             "created_at": self.created_us / 1e6,
             "resumed_at": None if self.resumed_us is None else self.resumed_us / 1e6,
-            "resume_value": _own(self.response),
-            "schema": _own(self.schema),
+            "resume_value": None if self.response is None else _own(self.response),
+            "schema": None if self.schema is None else _own(self.schema),
             "expires_at": None if self.expires_us is None else self.expires_us / 1e6,
-            "on_expire": _own(self.on_expire),
-            "assignees": _own(self.assignees),
+            "on_expire": None if self.on_expire is None else _own(self.on_expire),
+            "assignees": None if self.assignees is None else list(self.assignees),
         }
         if self.status in ("resumed", "expired"):
             record["response"] = record["resume_value"]

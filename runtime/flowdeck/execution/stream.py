@@ -9,7 +9,17 @@ from typing import Any
 
 from flowdeck.execution.ports import Clock
 
-__all__ = ["RuntimeStream"]
+__all__ = ["Deferred", "RuntimeStream"]
+
+
+class Deferred:
+    """An item that is built when the first reader comes to it; most runs pause without anybody reading along."""
+
+    __slots__ = ()
+
+    def build(self) -> Any:
+        """Return the item."""
+        raise NotImplementedError
 
 
 class RuntimeStream:
@@ -51,6 +61,11 @@ class RuntimeStream:
         self._wake()
         return was_open
 
+    def end(self) -> None:
+        """End the stream at once, whatever is still held back."""
+        self.closed = True
+        self._wake()
+
     def _wake(self) -> None:
         if self._waiters:
             waiters, self._waiters = self._waiters, []
@@ -67,8 +82,13 @@ class RuntimeStream:
                 position = self._base
 
             while position < len(self):
+                place = position - self._base
                 position += 1
-                yield self._items[position - 1 - self._base]
+                item = self._items[place]
+                if isinstance(item, Deferred):
+                    item = self._items[place] = item.build()
+
+                yield item
                 if position < self._base:
                     break
 

@@ -6,12 +6,48 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.lifecycle import LifecycleMixin
+from flowdeck.execution.state import Interrupt
+from flowdeck.execution.stream import Deferred
 
-__all__ = ["StreamMixin"]
+if TYPE_CHECKING:
+    from flowdeck.execution.sub_flow import SubFlowLink
+
+__all__ = ["InterruptItem", "StreamMixin"]
+
+
+class InterruptItem(Deferred):
+    """A system item: what became of an interrupt, as it stood at that moment."""
+
+    __slots__ = ("_action", "_execution_id", "_interrupt", "_link")
+
+    def __init__(self, execution_id: str, action: str, interrupt: Interrupt, link: SubFlowLink | None) -> None:
+        self._execution_id = execution_id
+        self._action = action
+        self._interrupt = interrupt
+        self._link = link
+
+    def build(self) -> dict[str, Any]:
+        interrupt = self._interrupt
+        if self._action in ("pause", "project"):
+            interrupt = interrupt.as_asked()
+
+        record = interrupt.record()
+        item = {"execution_id": self._execution_id, "type": "interrupt", "action": self._action, "interrupt": record}
+        if self._action in ("pause", "project") and self._link is not None:
+            record["projected_as"] = self._link.root_id(self._interrupt.id)
+
+        if self._action == "pause":
+            item["signal"] = record["source_signal"]
+        elif self._action == "project":
+            item["value"] = record["payload"]
+        elif self._action == "resume":
+            item["value"] = record["response"]
+
+        return item
 
 
 class StreamMixin(LifecycleMixin):
@@ -32,17 +68,37 @@ class StreamMixin(LifecycleMixin):
             self._emit_event(self._events.stream_item_rejected, {"item": item, "origin_chunk": origin}, run=run)
             return
 
+        if self._contract is not None:
+            self._check_item(item, origin, run)
+
         self._active()
         self._put_item(item, origin, run)
 
     def _put_system(self, item: dict[str, Any]) -> None:
         self._put_item({"execution_id": self.id, **item}, None, self.run_context)
 
-    def _put_item(self, item: Any, origin: dict[str, Any] | None, run: RunContext) -> None:
+    def _put_interrupt(self, action: str, interrupt: Interrupt) -> None:
+        item = InterruptItem(self.id, action, interrupt, self._link)
+        if self._link is None and not self._events.stream_item_emitted.sinks:
+            core = self._core
+            core.streamed += 1
+            core.seq += 1
+            self._stream.put(item)
+        else:
+            self._put_item(item.build(), None, self.run_context, item)
+
+    def _put_item(
+        self, item: Any, origin: dict[str, Any] | None, run: RunContext, deferred: InterruptItem | None = None
+    ) -> None:
         self._core.streamed += 1
-        self._stream.put(item)
-        payload = {"item": item, "item_type": type(item).__name__, "origin_chunk": origin}
-        self._emit_event(self._events.stream_item_emitted, payload, run=run)
+        self._stream.put(item if deferred is None else deferred)
+        event = self._events.stream_item_emitted
+        if event.sinks:
+            payload = {"item": item, "item_type": type(item).__name__, "origin_chunk": origin}
+            self._emit_event(event, payload, run=run)
+        else:
+            self._core.seq += 1
+
         if self._link is not None:
             self._link.parent._bridge(item, origin)
 

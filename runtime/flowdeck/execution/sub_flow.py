@@ -136,6 +136,9 @@ async def run_sub_flow(driver: Driver, task: Task, op: PlanOp) -> Task | None:
         if not parked:
             value = await _finish(parent, frame, data)
     except BaseException as exc:
+        if driver.gate is not None and driver.gate.leaves(task, exc):
+            return None
+
         frame = frame or parent._frames.get(task.num)
         if frame is not None:
             await _abandon(parent, frame, exc)
@@ -175,13 +178,19 @@ def _open(parent: TriggerFlowExecution, task: Task, op: PlanOp, run: RunContext)
         resources=given["resources"],
         concurrency=spec.concurrency,
     )
+    frame_id = f"{parent.id}:{op.id}:{task.num}"
+    if parent._driver.gate is not None:
+        parent._driver.gate.adopt(task, frame_id, child)
+
     for key, value in given["runtime_data"].items():
         child._core.set_state(key, copy_value(value, f"capture: runtime_data.{key}"))
 
     for key, value in given["flow_data"].items():
         child._flow_data.set(key, value)
+        if child._driver.gate is not None:
+            child._driver.gate.flow_data_changed("f", key, value)
 
-    frame = SubFlowFrame(f"{parent.id}:{op.id}:{task.num}", task, op, child, parent._core.scope(task))
+    frame = SubFlowFrame(frame_id, task, op, child, parent._core.scope(task))
     parent._frames[task.num] = frame
     child._link = SubFlowLink(parent, frame)
     child._launch(given["input"])
@@ -200,7 +209,7 @@ async def _waits(parent: TriggerFlowExecution, frame: SubFlowFrame) -> bool:
         if child._core.error is not None:
             raise child._driver.failure or HandlerFailed(": ".join(map(str, child._core.error)))
 
-        if child.is_closed() or not child._core.open_interrupts:
+        if child.is_closed() or not child._core.open:
             return False
 
         parent._project(frame)

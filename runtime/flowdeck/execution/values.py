@@ -19,6 +19,8 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from flowdeck.errors import SnapshotError, UnencodableValue
 
 __all__ = ["append", "assign", "copy_loosely", "copy_value", "decode", "delete", "encode", "lookup", "register_type"]
@@ -26,6 +28,10 @@ __all__ = ["append", "assign", "copy_loosely", "copy_value", "decode", "delete",
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _IMMUTABLE: Final = frozenset({bytes, datetime, date, time, timedelta, Decimal, UUID}) | _SCALARS
 _TAG: Final = "$type"
+_TAG_BYTES: Final = _TAG.encode()
+_CONTAINERS: Final = frozenset({dict, list})
+_json_encode: Final = msgspec.json.Encoder().encode
+_json_decode: Final = msgspec.json.Decoder().decode
 _HINT: Final = "keep live objects in runtime resources, or register the type with flowdeck.register_type()"
 _MAX_DEPTH: Final = 200
 
@@ -128,6 +134,18 @@ def encode(value: Any, path: str = "") -> Any:
     Raises:
         UnencodableValue: something in it cannot be stored.
     """
+    if value.__class__ in _CONTAINERS:
+        try:
+            # Most data is JSON as it is. Then the C codec copies it, and equality says that nothing got lost: a tuple
+            # comes back as a list, a datetime as a text, NaN as None.
+            written = _json_encode(value)
+            if _TAG_BYTES not in written:
+                copied = _json_decode(written)
+                if copied == value:
+                    return copied
+        except Exception:
+            pass  # not JSON, or an object that will not be compared: the walk below says what to do with it
+
     return _encode(value, path, 0)
 
 

@@ -15,14 +15,18 @@ from flowdeck.errors import InterruptError, InterruptNotFound
 from flowdeck.execution.routing import Router
 from flowdeck.execution.state import CANCELLING, PARKED, RUNNING, Interrupt, Task
 
-__all__ = ["Waiting", "resume_target"]
+__all__ = ["RERUN", "Waiting", "resume_target"]
+
+RERUN = "rerun"
+"""``resume_to`` of an interrupt that asks about a re-run: its answer wakes the activation it belongs to."""
 
 
 class Waiting(Router):
     """The part of the core that waits. :class:`flowdeck.execution.core.Core` adds signals, state and task ends."""
 
+    __slots__ = ("early", "error", "execution_id", "interrupt_count")
+
     execution_id: str
-    version: int
     error: list[Any] | None
     early: dict[str, list[Any]]
     interrupt_count: int
@@ -30,7 +34,7 @@ class Waiting(Router):
     @property
     def open_interrupts(self) -> list[Interrupt]:
         """Interrupts that wait for an answer, oldest first."""
-        return [i for i in self.interrupts.values() if i.status == "waiting"]
+        return list(self.open.values())
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -107,7 +111,7 @@ class Waiting(Router):
             scope=self.scope(task) if task is not None else "",
             seq=self.seq,
         )
-        self.interrupts[new_id] = interrupt
+        self.interrupts[new_id] = self.open[new_id] = interrupt
         self.version += 1
         if task is not None:
             if task.tags is None:
@@ -138,7 +142,8 @@ class Waiting(Router):
         self.seq += 1
         self.version += 1
         root_id = f"{frame}:{child.id}"
-        self.interrupts[root_id] = replace(
+        self.interrupts.pop(root_id, None)  # the child asks again under an id it had used before: it goes to the end
+        self.interrupts[root_id] = self.open[root_id] = replace(
             child,
             id=root_id,
             task=task.rec,
@@ -149,6 +154,26 @@ class Waiting(Router):
             local=child.id,
         )
         return self.interrupts[root_id]
+
+    def ask_rerun(self, task: Task, tag: str, now_us: int, payload: Any, schema: Any) -> Interrupt:
+        """A step that must not run twice was running when the process ended: somebody has to say what becomes of it.
+
+        The answer wakes the same activation (:data:`RERUN`); the driver acts on it.
+        """
+        interrupt, _ = self.pause(
+            task, tag, now_us, type="replay_unsafe", payload=payload, resume_to="self", resume_event=None,
+            interrupt_id=None, schema=schema,
+        )  # fmt: skip
+        interrupt.resume_to = RERUN
+        return interrupt
+
+    def keep_early(self, interrupt_id: str, entry: list[Any]) -> None:
+        """An answer came before its interrupt: ``[value, actor, row]``."""
+        self.early[interrupt_id] = entry
+
+    def take_early(self, interrupt_id: str) -> list[Any]:
+        """The interrupt has come: hand out the answer that was kept for it."""
+        return self.early.pop(interrupt_id)
 
     # -- parking -------------------------------------------------------------------------------------------------
 
@@ -207,12 +232,6 @@ class Waiting(Router):
         self.seal_group(group)
         return group
 
-    def open_group(self, parent: int = 0, tag: str = "") -> int:
-        raise NotImplementedError
-
-    def seal_group(self, group_id: int) -> None:
-        raise NotImplementedError
-
     def waiting(self, interrupt_id: str) -> Interrupt:
         """Return an interrupt that waits for an answer.
 
@@ -234,6 +253,7 @@ class Waiting(Router):
     def _close(self, interrupt: Interrupt, value: Any, now_us: int, actor: str | None, status: str) -> None:
         self.seq += 1
         self.version += 1
+        del self.open[interrupt.id]
         interrupt.status = status
         interrupt.response = value
         interrupt.resumed_us = now_us
@@ -247,7 +267,7 @@ class Waiting(Router):
             return
 
         target = interrupt.target
-        if interrupt.frame is not None:
+        if interrupt.frame is not None or target == RERUN:
             self._wake(task, group)
         elif target == "self":
             self._resume_self(task, interrupt, group)
@@ -309,7 +329,7 @@ class Waiting(Router):
         """Return the interrupts that an event of this name answers. A sub flow's wait for the child's events only."""
         return [
             i
-            for i in self.open_interrupts
+            for i in self.open.values()
             if i.frame is None and isinstance(i.resume_to, dict) and i.resume_to["event"] == name
         ]
 
@@ -345,6 +365,7 @@ class Waiting(Router):
     def _give_up(self, interrupt: Interrupt, now_us: int, status: str, reason: str) -> None:
         self.seq += 1
         self.version += 1
+        del self.open[interrupt.id]
         interrupt.status = status
         interrupt.cancelled_us = now_us
         interrupt.cancel_reason = reason
@@ -368,6 +389,7 @@ class Waiting(Router):
         root = self.waiting(root_id)
         self.seq += 1
         self.version += 1
+        del self.open[root_id]
         for name in ("status", "response", "resumed_us", "actor", "resumed_by_signal", "cancelled_us", "cancel_reason"):
             setattr(root, name, getattr(child, name))
 
