@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from flowdeck.execution.control import InboxRow
-from flowdeck.execution.interrupts import InterruptMixin
+from flowdeck.execution.interventions import InterventionMixin
 
 __all__ = ["InboxMixin"]
 
@@ -13,7 +13,7 @@ _EARLY_LIMIT: Final = 1_000
 """Answers kept for interrupts that do not exist yet; more would be a mistake, or an attack."""
 
 
-class InboxMixin(InterruptMixin):
+class InboxMixin(InterventionMixin):
     """The part of an execution that takes requests from outside. Every row is applied once, on its own loop."""
 
     def deliver(self, row: InboxRow) -> None:
@@ -25,6 +25,15 @@ class InboxMixin(InterruptMixin):
             loop.call_soon_threadsafe(self._apply, row)
 
     def _apply(self, row: InboxRow) -> None:
+        log = self._log
+        if log is not None:
+            if log.error is not None:
+                return  # whoever owns the run now is handed the row
+
+            if row.id in log.rows and log.rows[row.id][0] != "early":
+                self._tell_ack(row.id, *log.rows[row.id])  # applied before the crash, acknowledged never
+                return
+
         try:
             outcome, detail = self._applied(row)
         except Exception as exc:
@@ -46,8 +55,16 @@ class InboxMixin(InterruptMixin):
             self.emit_nowait(row.target, row.payload)
             return "applied", None
 
+        if row.kind == "intervene":
+            return self._applied_intervention(row)
+
         if row.kind == "cancel":
-            self._services_task(self.async_cancel(reason=f"cancelled by {row.actor or 'an operator'}"))
+            reason = f"cancelled by {row.actor or 'an operator'}"
+            if self._driver.gate is not None:  # the row counts as applied from now on, also after a crash
+                self._cancelled, self._cancel_reason = True, reason
+                self._record_lifecycle()
+
+            self._services_task(self.async_cancel(reason=reason))
             return "applied", None
 
         return "rejected", f"an execution of this version does not understand {row.kind!r}"
@@ -64,9 +81,12 @@ class InboxMixin(InterruptMixin):
                 return "rejected", f"{_EARLY_LIMIT} early answers are kept already"
 
             if target in early:
+                if early[target][2] == row.id:
+                    return "early", "kept until the interrupt is raised"  # handed over again after a restart
+
                 return "conflict", "another early answer is kept already"
 
-            early[target] = [row.payload, row.actor, row.id]
+            self._core.keep_early(target, [row.payload, row.actor, row.id])
             return "early", "kept until the interrupt is raised"
 
         if interrupt.status == "expired":
@@ -84,21 +104,34 @@ class InboxMixin(InterruptMixin):
         return "applied", None
 
     def _ack(self, row: InboxRow, outcome: str, detail: str | None) -> None:
+        if self._log is not None:
+            self._log.row(row.id, row.kind, row.target, row.actor, outcome, detail)
+
         self._tell_applied(row.kind, row.target, row.actor, outcome, detail)
+        self._tell_ack(row.id, outcome, detail)
+
+    def _tell_ack(self, row_id: int, outcome: str, detail: str | None) -> None:
         if self._services.control is not None:
-            self._services.control.ack(row.id, outcome, detail)
+            self._services.control.ack(row_id, outcome, detail)
 
     def _settled_row(self, row: int, target: str, actor: str | None, outcome: str, detail: str | None) -> None:
         """What became of a row that was acknowledged as early."""
+        if self._log is not None and row:
+            self._log.row(row, "resume", target, actor, outcome, detail)
+
         self._tell_applied("resume", target, actor, outcome, detail)
-        if self._services.control is not None:
-            self._services.control.ack(row, outcome, detail)
+        self._tell_ack(row, outcome, detail)
 
     def _tell_applied(self, kind: str, target: str | None, actor: str | None, outcome: str, detail: str | None) -> None:
         payload = {"kind": kind, "target": target, "actor": actor, "outcome": outcome, "detail": detail}
         self._emit_event(self._events.inbox_applied, payload)
 
     # -- supplied by the other parts -----------------------------------------------------------------------------
+
+    _cancel_reason: str | None
+
+    def _record_lifecycle(self) -> None:
+        raise NotImplementedError
 
     def emit_nowait(self, event: str, value: Any = None) -> None:
         raise NotImplementedError

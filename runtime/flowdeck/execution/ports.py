@@ -17,7 +17,16 @@ from typing import Any, NamedTuple, Protocol
 
 from flowdeck.events.ids import new_id
 
-__all__ = ["Clock", "PortCall", "Ports", "SystemClock", "VirtualClock"]
+__all__ = [
+    "Answerer",
+    "Clock",
+    "PortCall",
+    "Ports",
+    "Question",
+    "Reply",
+    "SystemClock",
+    "VirtualClock",
+]
 
 
 _TURNS = 32
@@ -140,16 +149,50 @@ class PortCall(NamedTuple):
     """One call through a port. ``(scope, port, name, ordinal)`` identifies it in any replay of the run."""
 
     scope: str
+    """The full place, through all sub flows."""
     port: str
     name: str
     args: tuple[Any, ...]
     ordinal: int
 
 
+class Question(NamedTuple):
+    """An open interrupt, as an :class:`Answerer` is asked about it."""
+
+    execution_id: str
+    interrupt_id: str
+    """The id under which it can be answered in the outermost execution."""
+    kind: str
+    scope: str
+    """The full place of the chunk that asks, through all sub flows."""
+    payload: Any
+    schema: Any
+    expires_us: int | None
+    """Microseconds since the Unix epoch on the execution's clock, or ``None``: it never expires."""
+
+
+class Reply(NamedTuple):
+    """What an :class:`Answerer` says."""
+
+    value: Any = None
+    actor: str | None = None
+    after: float = 0.0
+    """Seconds of the execution's clock until it is given."""
+    declined: bool = False
+    """Nobody will answer: it ends now, the way its ``on_expire`` says, else by cancelling its branch."""
+
+
+class Answerer(Protocol):
+    """Answers interrupts in the place of people. Asked after an interrupt is applied and, if durable, committed."""
+
+    def answer(self, question: Question) -> Reply | None:
+        """Return the reply, or ``None`` to leave the question open to others. May not block."""
+
+
 class Ports:
     """The default ports: every call goes through to the world.
 
-    A replay subclasses this and overrides :meth:`call`, :meth:`now_us`, :meth:`random` and :meth:`new_id`.
+    A replay subclasses this and overrides :meth:`call`, :meth:`now_us`, :meth:`seed` and :meth:`new_id`.
     """
 
     async def call(self, call: PortCall, fn: Callable[..., Awaitable[Any] | Any]) -> Any:
@@ -161,9 +204,9 @@ class Ports:
         """Answer ``data.now()``: microseconds since the Unix epoch."""
         return clock.time_us()
 
-    def random(self, call: PortCall) -> random.Random:
-        """Answer ``data.random``: a generator of this handler's own."""
-        return random.Random()
+    def seed(self, call: PortCall) -> int:
+        """Answer ``data.random``: the seed of a generator of this handler's own."""
+        return random.getrandbits(64)
 
     def new_id(self, call: PortCall) -> str:
         """Answer ``data.new_id()``: an id nobody else has."""

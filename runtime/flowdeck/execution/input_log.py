@@ -1,0 +1,535 @@
+"""The input log of a durable execution: what the core was told, on its way into the execution store.
+
+The core is deterministic, so between snapshots its inputs are the truth (:mod:`flowdeck.execution.recording` writes
+them, :mod:`flowdeck.execution.replica` reads them). They are *visible at once, durable in order*: an input acts the
+moment it is called, and nothing that could be seen outside follows before it is committed. Order of things::
+
+    handler calls emit/set/pause/...  -> add()     a record in the buffer
+    end of the turn, or a gate        -> flush()   one Commit with all that has gathered, control changes included
+    store's thread, one transaction   -> done()    posted to the loop once for all executions of the transaction
+    loop                              -> waiters go on, stream items are released
+
+Everything between two awaits is one commit, so an inbox row and what it did are committed together or not at all.
+Source: the design's §3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from flowdeck.definition.skeleton import dump_plan, plan_digest
+from flowdeck.errors import ExecutionFenced
+from flowdeck.execution.control import Controlled, ControlPlane
+from flowdeck.execution.snapshot import _dump_run, save_state
+from flowdeck.execution.store import Commit, CommitStore
+from flowdeck.execution.values import encode
+
+if TYPE_CHECKING:
+    from flowdeck.definition.plan import Plan
+    from flowdeck.execution.execution import TriggerFlowExecution
+    from flowdeck.execution.recording import RecordedCore
+    from flowdeck.execution.state import Task
+
+__all__ = ["HEADER_FORMAT", "InputLog", "LoggedControl", "pack", "unpack"]
+
+HEADER_FORMAT: Final = 1
+SNAPSHOT_BYTES: Final = 65_536
+"""Inputs that gather before a snapshot is worth taking; more when the state is larger than that."""
+SNAPSHOT_INPUTS: Final = 2_000
+"""Inputs a recovery replays at most; replaying takes some microseconds each."""
+UNGATED_INPUTS: Final = 10_000
+"""Inputs an ungated log keeps in memory before it commits them anyway."""
+ROWS_KEPT: Final = 1_000
+"""Inbox rows whose outcome is remembered, in case one is delivered again."""
+
+pack = msgspec.msgpack.Encoder().encode
+unpack = msgspec.msgpack.Decoder().decode
+
+
+class InputLog:
+    """The log of one execution and of the sub flows in it."""
+
+    def __init__(self, execution: TriggerFlowExecution, store: CommitStore) -> None:
+        self.execution = execution
+        self.store = store
+        self.gated = store.gated
+        self.token = 1
+        self.seq = 0
+        """Inputs recorded so far."""
+        self.error: BaseException | None = None
+        """Why nothing is committed any more: another process owns the execution now."""
+        self.due: dict[tuple[int, int], int] = {}
+        """When backed-off activations may run again, by core and activation."""
+        self.rows: dict[int, tuple[str, str | None]] = {}
+        """Inbox rows that were applied, with their outcomes."""
+        self.prepared: tuple[Any, Any] | None = None
+        """A handler's result and its encoded form, on the way from the driver's check to the core."""
+        self.children: dict[int, TriggerFlowExecution] = {}
+        """Executions of sub flows under way, by their number in the log."""
+        self.child_count = 0
+        self.written = False
+        """The store knows the execution."""
+        self._base: str | None = None
+        self._definitions: dict[str, bytes] = {}
+        self._inputs: list[list[Any]] = []
+        self._changes: list[tuple[str, tuple[Any, ...]]] = []
+        self._sent = 0
+        self._done = 0
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._held: deque[tuple[int, Any]] = deque()
+        self._scheduled = False
+        self._resting = False
+        """The store has been told that nothing runs."""
+        self._parked: tuple[int, int | None] = (0, None)
+        """The last commit that left the execution at rest, and when it has to wake."""
+        self._taken_intent: list[Any] | None = None
+        self._since = [0, 0]
+        """Bytes and inputs since the last snapshot."""
+        self._snapshot_size = SNAPSHOT_BYTES
+        self._settings: tuple[Any, ...] | None = None
+        self._resource_keys: tuple[str, ...] | None = None
+        self._steered: dict[int, tuple[int, int, int]] = {}
+
+    # -- recording -----------------------------------------------------------------------------------------------
+
+    def add(self, record: list[Any]) -> None:
+        """Append an input; it is committed with the end of this turn of the loop, if not before."""
+        if self.error is not None:
+            return
+
+        self._inputs.append(record)
+        self.seq += 1
+        if not self._scheduled:
+            self._schedule()
+
+    def attach(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Let a change of the control plane be written together with the inputs it follows from."""
+        if self.error is None:
+            self._changes.append((name, arguments))
+            if not self._scheduled:
+                self._schedule()
+
+    def _schedule(self) -> None:
+        if self._resting:
+            self._resting = False
+            self.store.rests(self.execution, -1)
+
+        loop = self.execution._driver.loop
+        if loop is not None and not loop.is_closed():
+            self._scheduled = True
+            loop.call_soon(self._at_end_of_turn)
+
+    def _at_end_of_turn(self) -> None:
+        self._scheduled = False
+        if self.gated or len(self._inputs) >= UNGATED_INPUTS or self._at_rest():
+            self.flush()
+
+    def adopt(self, parent: RecordedCore, task: Task, frame_id: str, child: TriggerFlowExecution) -> None:
+        """A sub flow begins: from now on its inputs are in this log too."""
+        self.add(
+            [
+                "o",
+                parent.child,
+                parent.seq,
+                task.num,
+                frame_id,
+                child.id,
+                _dump_run(child.run_context),
+                self.define(child._plan),
+                encode(child._flow_data.get()),
+                [child._core.concurrency, child._core.skip_exceptions],
+                child._created_us,
+            ]
+        )
+        self.child_count += 1
+        self.enrol(child, self.child_count)
+
+    def enrol(self, child: TriggerFlowExecution, number: int) -> None:
+        """Take a child's core into the log."""
+        from flowdeck.execution.gate import Gate
+
+        self.children[number] = child
+        core: RecordedCore = child._core  # type: ignore[assignment]
+        core.log, core.child = self, number
+        child._driver.gate = Gate(self, child._driver)
+
+    def drop(self, parent: RecordedCore, num: int, frame_id: str, child: TriggerFlowExecution, record: Any) -> None:
+        """A sub flow is over. ``record`` describes it, when people were asked in it."""
+        self.add(["q", parent.child, parent.seq, num, frame_id, None if record is None else encode(record)])
+        self.children = {n: each for n, each in self.children.items() if each is not child}
+
+    def refused(self) -> None:
+        """The last input raised: a replay must expect the same."""
+        if self._inputs:
+            self._inputs[-1][0] = "!" + self._inputs[-1][0]
+
+    def define(self, plan: Plan) -> str:
+        """Return the digest of a plan; its skeleton goes with the next commit."""
+        skeleton = dump_plan(plan)
+        digest = plan_digest(skeleton)
+        self._definitions.setdefault(digest, skeleton)
+        return digest
+
+    def diverged(self, core: RecordedCore, task: Task, tag: str) -> None:
+        """A re-run had the same effect with another value: the committed one wins, and somebody should know."""
+        owner = self.execution if core.child == 0 else self.children[core.child]
+        op = core.ops[task.op]
+        payload = {"chunk_id": op.id, "chunk_name": op.name, "scope": core.scope(task), "effect": tag}
+        owner._emit_event(
+            owner._events.handler_diverged,
+            payload,
+            message=f"{core.scope(task)}: the re-run came to another value for {tag}; the committed one stays. "
+            "Put what is not deterministic into data.step() or data.call().",
+        )
+
+    def row(self, row_id: int, kind: str, target: str | None, actor: str | None, outcome: str, detail: Any) -> None:
+        """An inbox row has been dealt with; its outcome is committed with what it did."""
+        self.rows[row_id] = (outcome, detail)
+        if len(self.rows) > ROWS_KEPT:
+            del self.rows[next(iter(self.rows))]
+
+        self.add(["w", 0, self.execution._core.seq, row_id, kind, target, actor, outcome, detail])
+
+    def steered(self, core: RecordedCore) -> None:
+        """Record the interventions of a core, when they have changed."""
+        ledger = core.ledger
+        if ledger is None:
+            return
+
+        stamp = (ledger.version, ledger.changes, len(ledger.pending))
+        if self._steered.get(core.child, (0, 0, 0)) != stamp:
+            self._steered[core.child] = stamp
+            self.add(["i", core.child, core.seq, ledger.dump(), core.version])
+
+    def take_over(self, token: int, seq: int, replica: Any, changed: bool) -> None:
+        """Go on from a state that was loaded from the store.
+
+        Args:
+            token: the new fencing token.
+            seq: inputs the store holds.
+            replica: what was replayed: backoffs, inbox rows and sub flows under way.
+            changed: the definition is another one than the inputs were written under.
+        """
+        self.token, self.seq, self.written = token, seq, True
+        self.due, self.rows = dict(replica.due), dict(replica.rows)
+        self.child_count = replica.child_count
+        self._taken_intent = replica.intent
+        self.store.hosts(self.execution)
+        self._settings = self._present_settings()
+        if changed:
+            self._base = self.define(self.execution._plan)
+
+    def take_intent(self) -> list[Any] | None:
+        """Return, once, what was under way to end the run when it was left: ``["cancel" | "close", reason]``."""
+        intent, self._taken_intent = self._taken_intent, None
+        return intent
+
+    # -- committing ----------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything recorded is committed."""
+        return not self._inputs and not self._changes and self._done == self._sent
+
+    def _dirty(self) -> bool:
+        if self._inputs or self._changes or self._base:
+            return True
+
+        return self.written and self._settings != self._present_settings()
+
+    def flush(self) -> None:
+        """Hand everything that has gathered to the store."""
+        execution = self.execution
+        if self.error is not None or not self._dirty():
+            return
+
+        core: RecordedCore = execution._core  # type: ignore[assignment]
+        header = None
+        if not self.written:
+            if not core.started:
+                return
+
+            if not execution._observed:
+                execution._register()
+
+            header = self._header()
+            self.written = True
+            self.store.hosts(execution)
+
+        self.steered(core)
+        for child in self.children.values():
+            self.steered(child._core)  # type: ignore[arg-type]
+
+        if self._settings != (present := self._present_settings()):
+            self._settings = present
+            if header is None:
+                self.add(["n", 0, core.seq, *present])
+
+        self._submit(header)
+
+    def _submit(self, header: bytes | None) -> None:
+        execution = self.execution
+        inputs, self._inputs = self._inputs, []
+        body = pack([time.time_ns() // 1_000, inputs]) if inputs else b""
+        parked = self._at_rest()
+        commit = Commit(execution.id, self.token, self.seq - len(inputs), len(inputs), body, header)
+        commit.changes, self._changes = tuple(self._changes), []
+        commit.parked = parked
+        commit.wake_us = self._wake_us() if parked else None
+        commit.finished = execution._lifecycle == "closed"
+        keys = tuple(sorted(execution._resources))
+        if keys != self._resource_keys:
+            commit.resource_keys = self._resource_keys = keys
+
+        self._since[0] += len(body)
+        self._since[1] += len(inputs)
+        if self._base is not None or self._worth_a_snapshot():
+            commit.snapshot = pack([save_state(execution, None, "utf-8", False), self._extras()])
+            commit.base, self._base = self._base is not None, None
+            commit.definition = self.define(execution._plan)
+            self._snapshot_size = len(commit.snapshot)
+            self._since = [0, 0]
+
+        if header is not None:
+            commit.definition = self.define(execution._plan)
+
+        commit.definitions = tuple((k, v) for k, v in self._definitions.items() if v)
+        self._definitions = dict.fromkeys(self._definitions, b"")
+        self._sent += 1
+        if parked:
+            self._parked = (self._sent, commit.wake_us)
+
+        self.store.submit(commit, self._finished)
+
+    def _worth_a_snapshot(self) -> bool:
+        if self.execution._lifecycle == "closed":
+            return False
+
+        return self._since[0] > max(SNAPSHOT_BYTES, self._snapshot_size) or self._since[1] > SNAPSHOT_INPUTS
+
+    def _extras(self) -> dict[str, Any]:
+        """What a snapshot keeps beside the execution's own saved state."""
+        return {
+            "due": [[child, num, due] for (child, num), due in self.due.items()],
+            "rows": [[row, *outcome] for row, outcome in self.rows.items()],
+            "children": [[n, child.id, self.define(child._plan)] for n, child in self.children.items()],
+            "child_count": self.child_count,
+            "intent": self.execution._intent(),
+        }
+
+    def _header(self) -> bytes:
+        execution = self.execution
+        core = execution._core
+        header = {
+            "format": HEADER_FORMAT,
+            "execution_id": execution.id,
+            "flow": {"name": execution._plan.flow_name, "fingerprint": execution._plan.fingerprint},
+            "entrypoint": execution._entrypoint,
+            "created_at": execution._created_us,
+            "started_at": execution._started_us,
+            "run_context": _dump_run(execution.run_context),
+            "settings": list(self._present_settings()),
+            "concurrency": core.concurrency,
+            "skip_exceptions": core.skip_exceptions,
+            "handle_exposed": execution._handle_exposed,
+            "deadline_us": execution._deadline_us,
+            "flow_data": encode(execution._flow_data.get(), "flow_data"),
+            "interventions": None if core.ledger is None else [core.ledger.mode],
+        }
+        return pack(header)
+
+    def _present_settings(self) -> tuple[Any, ...]:
+        return (self.execution.auto_close, self.execution.auto_close_timeout)
+
+    def _at_rest(self) -> bool:
+        return not self.execution._driver._live
+
+    def _wake_us(self) -> int | None:
+        """When the parked execution has something to do by itself."""
+        execution = self.execution
+        if execution._lifecycle == "closed":
+            return None
+
+        waiting = execution._core.open
+        times = [i.expires_us for i in waiting.values() if i.expires_us is not None]
+        timeout = execution.auto_close_timeout
+        if not waiting and execution.auto_close and timeout is not None:
+            times.append(execution._last_active_us + round(timeout * 1e6))
+
+        if execution._deadline_us is not None:
+            times.append(execution._deadline_us)
+
+        if execution._intent() is not None:
+            times.append(0)
+
+        return min(times, default=None)
+
+    async def committed(self) -> None:
+        """Return once everything recorded so far is committed.
+
+        Raises:
+            ExecutionFenced: another process has taken the execution over.
+        """
+        if self._dirty():
+            if not self.gated:
+                return
+
+            self.flush()
+
+        if self.error is not None:
+            raise self.error
+
+        if self._done < self._sent and self.gated:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._sent, waiter))
+            await waiter
+
+    async def settled(self) -> None:
+        """Commit what there is and wait for it, gated or not: the run has ended, or its process is about to."""
+        gated, self.gated = self.gated, True
+        try:
+            await self.committed()
+        finally:
+            self.gated = gated
+
+    def hold(self, item: Any) -> None:
+        """Keep a stream item back until what led to it, itself included, is committed."""
+        self._held.append((self._sent + 1, item))
+
+    def _finished(self, error: BaseException | None) -> None:
+        """The store is done with a commit. Called on any thread."""
+        loop = self.execution._driver.loop
+        if loop is None or threading.get_ident() == self.execution._thread:
+            self._completed(error)
+        else:
+            _mailbox(loop).post(self, error)
+
+    def _completed(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._lost(error)
+            return
+
+        self._done += 1
+        done = self._done
+        held = self._held
+        while held and held[0][0] <= done:
+            self.execution._stream.release(held.popleft()[1])  # type: ignore[attr-defined]
+
+        waiters = self._waiters
+        while waiters and waiters[0][0] <= done:
+            _, waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+        if self._parked[0] == done == self._sent and not self._inputs and not self._resting and self._at_rest():
+            self._resting = True
+            self.store.rests(self.execution, self._parked[1])
+
+    def suspend(self) -> None:
+        """The process stops: commit what there is, and record nothing of the stopping itself."""
+        if self.error is None:
+            self.flush()
+            self.error = ExecutionFenced(
+                f"execution {self.execution.id}: its event loop was stopped; it goes on where it is taken up"
+            )
+
+    def _lost(self, error: BaseException) -> None:
+        """Nothing can be committed any more: stop here, quietly; the run goes on where it was taken over."""
+        if self.error is not None:
+            return
+
+        self.error = error
+        self._inputs, self._changes, self._base = [], [], None
+        self._held.clear()
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # whoever waited may be gone
+
+        self.execution._superseded(error)
+        self.store.rests(self.execution, None)
+
+
+class LoggedControl:
+    """A control plane whose changes are written together with the inputs they follow from."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: InputLog) -> None:
+        self._log = log
+
+    def opened(self, execution: Controlled, info: Mapping[str, Any]) -> None:
+        self._log.attach("opened", (execution, dict(info)))
+
+    def status(self, execution_id: str, status: str) -> None:
+        self._log.attach("status", (execution_id, status))
+
+    def interrupt_opened(self, execution_id: str, interrupt: Mapping[str, Any]) -> None:
+        self._log.attach("interrupt_opened", (execution_id, interrupt))
+
+    def interrupt_closed(
+        self, execution_id: str, interrupt_id: str, status: str, response: Any, actor: str | None
+    ) -> None:
+        self._log.attach("interrupt_closed", (execution_id, interrupt_id, status, response, actor))
+
+    def ack(self, row_id: int, outcome: str, detail: str | None) -> None:
+        self._log.attach("ack", (row_id, outcome, detail))
+
+    def finished(self, execution_id: str, status: str) -> None:
+        self._log.attach("finished", (execution_id, status))
+
+    def flush(self, timeout: float) -> bool:
+        self._log.flush()
+        return True
+
+    def close(self, timeout: float) -> None:
+        self._log.flush()
+
+
+_control: ControlPlane = LoggedControl.__new__(LoggedControl)  # the type checker's look at the protocol
+
+
+class _Mailbox:
+    """Completions on their way to one event loop: one wake-up for all of a transaction."""
+
+    __slots__ = ("_loop", "_posted", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._posted = False
+        self._waiting: deque[tuple[InputLog, BaseException | None]] = deque()
+
+    def post(self, log: InputLog, error: BaseException | None) -> None:
+        self._waiting.append((log, error))
+        if not self._posted:
+            self._posted = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop is closed: nobody waits there any more
+                self._drain()
+
+    def _drain(self) -> None:
+        self._posted = False  # first, so that what comes while we drain wakes the loop again
+        for _ in range(len(self._waiting)):
+            log, error = self._waiting.popleft()
+            log._completed(error)
+
+
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+
+
+def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    found = _mailboxes.get(loop)
+    if found is None:
+        found = _mailboxes.setdefault(loop, _Mailbox(loop))
+
+    return found
