@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck._observation import (
     Observation,
@@ -39,6 +39,12 @@ from flowdeck.events.lineage import RunContext
 from flowdeck.events.sink import Sink
 from flowdeck.execution.control import ControlPlane
 from flowdeck.execution.services import Services, set_default_services, use_services
+
+if TYPE_CHECKING:
+    from flowdeck.actions.runtime import ActionRuntime
+    from flowdeck.durable.store import Retention
+    from flowdeck.durable.using import DurableStore
+    from flowdeck.environments.manager import ExecutionEnvironmentManager
 
 __all__ = ["Observation", "Runtime", "SinkNotAvailable", "runtime"]
 
@@ -61,7 +67,9 @@ class Runtime:
         self._lock = threading.RLock()
         self._stores: dict[Path, StoreHandle] = {}
         self._observations: list[Observation] = []
+        self._durable: list[DurableStore] = []
         self._environment_seen = False
+        self._actions: ActionRuntime | None = None
 
     @property
     def center(self) -> EventCenter:
@@ -77,6 +85,23 @@ class Runtime:
     def settings(self) -> dict[str, Any]:
         """Settings by name, such as ``runtime.raise_error``; shared with every execution of this runtime."""
         return self.services.settings
+
+    @property
+    def actions(self) -> ActionRuntime:
+        """The runtime's actions: register them, call them, put them into flows."""
+        if self._actions is None:
+            from flowdeck.actions.runtime import ActionRuntime
+
+            self._actions = ActionRuntime(self.services)
+
+        return self._actions
+
+    @property
+    def execution_environment(self) -> ExecutionEnvironmentManager:
+        """What hands out execution environments."""
+        from flowdeck.environments.manager import environments_of
+
+        return environments_of(self.services)
 
     @contextmanager
     def use(self) -> Iterator[Runtime]:
@@ -102,7 +127,8 @@ class Runtime:
             store: where to keep every event: a directory, or ``True`` for ``FLOWDECK_STORE``, else ``./.flowdeck``.
                 Observed executions also register in the store's ``state.db``, so other processes can list and answer.
             console: ``"simple"`` (also ``True``) or ``"detail"``: print events to stderr.
-            otlp: the endpoint to export traces to; ``True`` for the standard ``OTEL_*`` variables.
+            otlp: the endpoint to export traces to; ``True`` for the standard ``OTEL_*`` variables. Together with
+                ``store`` the export reads the store from a saved cursor on and survives outages and restarts.
             sinks: further sinks: objects, or names of installed ones as ``"name"`` or ``"name:target"``.
             event_types: names or patterns; ``None`` means all.
             level: the lowest level wanted. DEBUG events are many.
@@ -135,6 +161,10 @@ class Runtime:
                 sink = create_from_spec(item) if isinstance(item, str) else item
                 made.append(sink)
                 undo.callback(close_sink, sink, time.monotonic())
+                bind_store = getattr(sink, "bind_store", None)
+                if held is not None and bind_store is not None:
+                    bind_store(held.sink)
+
                 self.center.add_sink(sink, event_types, level)
                 undo.callback(self.center.remove_sink, sink)
 
@@ -144,6 +174,37 @@ class Runtime:
         # Kept here until it is closed: nobody may hold the handle of `runtime.observe(store=True)` as a statement.
         self._observations = [*self._open(), observation]
         return observation
+
+    # -- durability ----------------------------------------------------------------------------------------------
+
+    def use_store(
+        self,
+        store: Any = None,
+        *,
+        durability: str = "full",
+        retention: Retention | None = None,
+        lease: float = 30.0,
+    ) -> DurableStore:
+        """Make every execution created from now on durable; no flow changes.
+
+        Args:
+            store: a directory; ``None`` for ``FLOWDECK_STORE``, else ``./.flowdeck``; or an execution store such as
+                :class:`flowdeck.durable.MemoryStore`.
+            durability: ``"full"`` survives a power cut, ``"process"`` a killed process, ``"exit"`` commits only when a
+                run parks or ends.
+            retention: forget finished executions by this policy.
+            lease: seconds after which other processes may take over from this one when it is stuck.
+
+        Raises:
+            StoreError: the store cannot be used.
+            ValueError: an unknown durability.
+        """
+        from flowdeck.durable.using import open_durable
+
+        with self._lock:
+            used = open_durable(self.services, store, durability=durability, retention=retention, lease=lease)
+            self._durable.append(used)
+            return used
 
     def observe_from_environment(self, environ: Mapping[str, str] | None = None) -> Observation | None:
         """Attach what ``FLOWDECK_STORE`` and ``FLOWDECK_SINKS`` ask for; called at the first execution or emit.
@@ -213,7 +274,12 @@ class Runtime:
     def _open_control(self, sink: Sink, store: Path) -> ControlPlane | None:
         from flowdeck.durable.control import open_control
 
-        return open_control(store, lambda: str(getattr(sink, "writer", "")))
+        return open_control(store, lambda: str(getattr(sink, "writer", "")), on_problem=self._control_problem)
+
+    def _control_problem(self, kind: str, message: str) -> None:
+        """Say as an event what is wrong with the control store; called once per outage, from any thread."""
+        log.warning("control store: %s", message)
+        self.center.report("runtime.control_problem", {"kind": kind, "message": message})
 
     def _release(self, store: StoreHandle, deadline: float) -> None:
         with self._lock:
@@ -277,6 +343,9 @@ class Runtime:
     def close(self, timeout: float = 5.0) -> None:
         """Close every observation and the Event Center's sinks, within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
+        for used in self._durable:
+            used.close(left(deadline) / 2)
+
         self.center.flush(left(deadline) / 2)
         for observation in self._open():
             observation.close(left(deadline))

@@ -3,7 +3,15 @@
 * FlowdeckError
   * DefinitionError (ValueError): a flow is declared wrongly; raised where it is declared, names the operator
     * BlockError (NotImplementedError): an ``end_*``/``case`` without its opening operator
+    * ConfigError: a flow config cannot be read, or a flow cannot be written as one
+      * ConfigVersionError: it was written in another version of the format
+      * HandlerNotRegistered (LookupError): it names a handler or condition nobody has registered
+  * ActionDefinitionError (ValueError, TypeError): an action or an environment is declared wrongly
   * ExecutionError: a run cannot do what was asked of it
+    * ExecutionFenced (RuntimeError): another process has taken the execution over
+    * ExecutionBusy (RuntimeError): another process runs the execution
+    * ExecutionExists (ValueError): there is an execution of that id already
+    * ExecutionNotFound (KeyError): the store has no execution of that id
     * UnencodableValue (TypeError): a value that cannot be stored; carries the key path
     * PendingInterruptsError (RuntimeError): closing while people still owe an answer
     * InterruptError (ValueError): an interrupt is unknown, answered already, or declared wrongly
@@ -16,6 +24,31 @@
     * SnapshotError (ValueError): a saved state cannot be loaded
     * MissingResource (KeyError): a runtime resource a handler needs was not injected
     * BindingError (KeyError): what a sub flow captures or writes back is not there
+    * ContractError (ValueError): a value does not fit the flow's contract; carries the part and the report
+    * InterventionError (RuntimeError): the execution takes no interventions, now or at all
+      * InterventionNotFound (KeyError)
+      * InterventionSettled (ValueError): it was inserted, rejected or expired before
+      * InterventionPolicyError: a policy raised, or selected what is not there; only ever seen in an event
+    * ActionError: an action cannot be had or planned; calls themselves never raise, they return a record
+      * ActionNotFound (KeyError, ValueError): no action of that id
+    * ExecutionEnvironmentError (RuntimeError): an environment cannot be had; carries ``code`` and ``payload``
+      * ExecutionEnvironmentApprovalRequired: a person must allow it and nobody was asked
+      * ExecutionEnvironmentApprovalDenied (PermissionError): it was not allowed
+      * ExecutionEnvironmentTimeout (TimeoutError): what ran in it took too long and was killed
+      * ExecutionEnvironmentRefused (PermissionError): its policy does not allow that command, path or query
+  * EvalError: an evaluation cannot be done as asked
+    * SuiteError (ValueError): a suite file is wrong; carries every problem with its file and line
+
+  * SessionError (ValueError): a session, its store or a handler cannot be used as asked
+  * WorkspaceError: a workspace cannot do what was asked of it
+    * WorkspaceConfigurationError (ValueError): it cannot be opened, or a profile, a filter or a budget is none
+    * WorkspacePolicyError (PermissionError): a path leads out of it, or it is read-only
+    * WorkspaceRecordNotFound (FileNotFoundError): it has no such record or file
+    * WorkspaceContentError (ValueError): a content cannot be stored, or is not what was stored
+
+InterventionTargetWarning (RuntimeWarning) is warned of when nothing in the flow has an intervention's target.
+
+CycleWarning (UserWarning) is warned of when one function used twice in a chain leads back into its own step.
 
 Each class also derives from the built-in that a caller of the compatible API expects to catch.
 """
@@ -23,22 +56,52 @@ Each class also derives from the built-in that a caller of the compatible API ex
 from __future__ import annotations
 
 __all__ = [
+    "ActionDefinitionError",
+    "ActionError",
+    "ActionNotFound",
     "BindingError",
     "BlockError",
+    "ConfigError",
+    "ConfigVersionError",
+    "ContractError",
+    "CycleWarning",
     "DefinitionError",
     "EmitDepthExceeded",
+    "EvalError",
+    "ExecutionBusy",
+    "ExecutionEnvironmentApprovalDenied",
+    "ExecutionEnvironmentApprovalRequired",
+    "ExecutionEnvironmentError",
+    "ExecutionEnvironmentRefused",
+    "ExecutionEnvironmentTimeout",
     "ExecutionError",
+    "ExecutionExists",
+    "ExecutionFenced",
+    "ExecutionNotFound",
     "FlowdeckError",
     "HandlerDiverged",
     "HandlerFailed",
+    "HandlerNotRegistered",
     "HiddenHandleError",
     "InterruptError",
     "InterruptExpired",
     "InterruptNotFound",
+    "InterventionError",
+    "InterventionNotFound",
+    "InterventionPolicyError",
+    "InterventionSettled",
+    "InterventionTargetWarning",
     "MissingResource",
     "PendingInterruptsError",
+    "SessionError",
     "SnapshotError",
+    "SuiteError",
     "UnencodableValue",
+    "WorkspaceConfigurationError",
+    "WorkspaceContentError",
+    "WorkspaceError",
+    "WorkspacePolicyError",
+    "WorkspaceRecordNotFound",
 ]
 
 
@@ -54,8 +117,43 @@ class BlockError(DefinitionError, NotImplementedError):
     """A block is closed, or a case is opened, outside the block it belongs to."""
 
 
+class ConfigError(DefinitionError):
+    """A flow config cannot be read, or a flow cannot be written as one. The message names the operator."""
+
+
+class ConfigVersionError(ConfigError):
+    """A flow config was written in another version of the format than this one reads."""
+
+
+class HandlerNotRegistered(ConfigError, LookupError):
+    """A flow config names a handler or a condition that nobody has registered under that name."""
+
+
+class CycleWarning(UserWarning):
+    """A function used twice in a chain is one step, so the chain leads back into it; names both places."""
+
+
 class ExecutionError(FlowdeckError):
     """A run cannot do what was asked of it."""
+
+
+class ExecutionFenced(ExecutionError, RuntimeError):
+    """Another process has taken the execution over: nothing this one does reaches it any more."""
+
+
+class ExecutionBusy(ExecutionError, RuntimeError):
+    """Another process runs the execution, so it cannot be taken up here."""
+
+
+class ExecutionExists(ExecutionError, ValueError):
+    """The store has an execution of that id already."""
+
+
+class ExecutionNotFound(ExecutionError, KeyError):
+    """The store has no execution of that id."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 class UnencodableValue(ExecutionError, TypeError):
@@ -128,3 +226,132 @@ class BindingError(ExecutionError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class ContractError(ExecutionError, ValueError):
+    """A value does not fit the flow's contract.
+
+    Attributes:
+        part: ``initial_input``, ``stream`` or ``result``.
+        problems: what is wrong, each with its place.
+    """
+
+    def __init__(self, flow_name: str, part: str, label: str, problems: list[str]) -> None:
+        self.part = part
+        self.problems = problems
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        super().__init__(f"flow {flow_name!r}: {part} does not fit its contract ({label}): {shown}")
+
+
+class InterventionError(ExecutionError, RuntimeError):
+    """The execution takes no interventions: they are disabled, it is sealed or closed, or too many are pending."""
+
+
+class InterventionNotFound(InterventionError, KeyError):
+    """No intervention of that id belongs to the execution."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class InterventionSettled(InterventionError, ValueError):
+    """The intervention is not pending any more."""
+
+
+class InterventionPolicyError(InterventionError):
+    """A policy raised, or selected what is not there. The flow goes on; the event carries this."""
+
+
+class InterventionTargetWarning(RuntimeWarning):
+    """Nothing in the flow has an intervention's target, so it will expire unseen."""
+
+
+class ActionDefinitionError(FlowdeckError, ValueError, TypeError):
+    """An action, or an execution environment, is declared wrongly. The message names it."""
+
+
+class ActionError(ExecutionError):
+    """An action cannot be planned or had. A call itself never raises: its record says what went wrong."""
+
+
+class ActionNotFound(ActionError, KeyError, ValueError):
+    """No action of that id is registered. The message lists those that are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ExecutionEnvironmentError(ExecutionError, RuntimeError):
+    """An execution environment cannot be had.
+
+    Attributes:
+        code: stable, such as ``execution_environment.provider_missing``.
+        payload: the requirement's id, kind and policy, and more by code.
+    """
+
+    code = "execution_environment.error"
+
+    def __init__(self, message: str, *, code: str | None = None, payload: dict[str, object] | None = None) -> None:
+        self.code = code or type(self).code
+        self.payload = payload or {}
+        super().__init__(message)
+
+
+class ExecutionEnvironmentApprovalRequired(ExecutionEnvironmentError):
+    """A person must allow the environment, and no decision handler is set."""
+
+    code = "execution_environment.approval_required"
+
+
+class ExecutionEnvironmentApprovalDenied(ExecutionEnvironmentError, PermissionError):
+    """The environment was not allowed."""
+
+    code = "execution_environment.approval_denied"
+
+
+class ExecutionEnvironmentTimeout(ExecutionEnvironmentError, TimeoutError):
+    """What ran in the environment took longer than its policy's ``timeout_seconds`` and was killed."""
+
+    code = "execution_environment.timeout"
+
+
+class ExecutionEnvironmentRefused(ExecutionEnvironmentError, PermissionError):
+    """The environment's policy does not allow that command, path or query."""
+
+    code = "execution_environment.refused"
+
+
+class EvalError(FlowdeckError):
+    """An evaluation cannot be done as asked. The message names the thing and the mend."""
+
+
+class SuiteError(EvalError, ValueError):
+    """A suite file is wrong. ``problems`` are lines ``file:line: what``, all of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class SessionError(FlowdeckError, ValueError):
+    """A session cannot be read, kept or resized as asked. The message names it."""
+
+
+class WorkspaceError(FlowdeckError):
+    """A workspace cannot do what was asked of it. The message names its directory."""
+
+
+class WorkspaceConfigurationError(WorkspaceError, ValueError):
+    """A workspace cannot be opened, or a profile, a filter, a mode or a budget is none."""
+
+
+class WorkspacePolicyError(WorkspaceError, PermissionError):
+    """A path leads out of the workspace, or the workspace is read-only."""
+
+
+class WorkspaceRecordNotFound(WorkspaceError, FileNotFoundError):
+    """The workspace has no such record or file."""
+
+
+class WorkspaceContentError(WorkspaceError, ValueError):
+    """A content cannot be stored, or what is there is not what was stored."""

@@ -9,31 +9,41 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from flowdeck.definition.blueprint import Blueprint, Chunk
-from flowdeck.definition.operators import Operator, Trigger
+from flowdeck.definition.declaring import DeclaringScope
 from flowdeck.definition.plan import Plan, compile_plan
-from flowdeck.definition.process import Process
-from flowdeck.definition.retry import Retry
+from flowdeck.definition.portable import PortableFlow
+from flowdeck.definition.settings import Settings, SettingsScope
 from flowdeck.errors import DefinitionError
 from flowdeck.events import EventCenter
 from flowdeck.events.ids import new_id
-from flowdeck.events.lineage import RunContext, current_run
+from flowdeck.events.lineage import RunContext, ambient, current_run
+from flowdeck.events.profiles import spec_of_settings
+from flowdeck.events.tracing import TRACEPARENT, current_traceparent
+from flowdeck.execution.contracts import ContractScope
 from flowdeck.execution.data import TriggerFlowRuntimeData
 from flowdeck.execution.execution import TriggerFlowExecution
 from flowdeck.execution.flow_data import FlowData, FlowDataScope
+from flowdeck.execution.flow_resources import FlowResources
+from flowdeck.execution.interventions import UNSET, open_ledger
+from flowdeck.execution.older_names import ignored
+from flowdeck.execution.registry import ExecutionRegistry
 from flowdeck.execution.services import Services, current_services
-from flowdeck.execution.sync import run_sync
+from flowdeck.execution.starting import StartingScope
 
 __all__ = ["TriggerFlow", "TriggerFlowExecution", "TriggerFlowRuntimeData"]
 
 _UNSET: Final[Any] = object()
 
 
-class TriggerFlow(FlowDataScope):
+class TriggerFlow(
+    DeclaringScope, StartingScope, FlowResources, ContractScope, SettingsScope, PortableFlow, FlowDataScope
+):
     """A signal-driven flow. Declare its steps with the process methods, then create executions.
 
     The flow itself stands at ``START``: ``flow.to(a)`` and ``flow.to(b)`` are two parallel branches. An execution
@@ -50,15 +60,21 @@ class TriggerFlow(FlowDataScope):
 
         frame = sys._getframe(1)
         self._module = frame.f_globals.get("__name__", "")
-        self._blueprint = blueprint or Blueprint(name or f"flow-{new_id()}")
+        self._blueprint = blueprint.copy() if blueprint is not None else Blueprint(name or f"flow-{new_id()}")
+        if name:
+            self._blueprint.name = name
+
         self._label = self._blueprint.name if name or blueprint else "sub_flow"
         self.skip_exceptions = skip_exceptions
-        self.settings: dict[str, Any] = {}
+        self._settings = Settings(lambda: (current_services().settings,))
         self._plan: tuple[int, Plan] | None = None
         self._entrypoint: str | None = _UNSET
         self._resources: dict[str, Any] = {}
         self._provider: Callable[..., Any] | None = None
-        self._executions: dict[str, TriggerFlowExecution] = {}
+        self.migrations: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
+        self.execution_environments: list[Any] = []
+        """What every execution finds as runtime resources while it runs; see :meth:`create_execution`."""
+        self._executions = ExecutionRegistry()
         self._flow_data = FlowData(self._executions)
         self._declared: WeakKeyDictionary[EventCenter, set[str]] = WeakKeyDictionary()
 
@@ -69,6 +85,11 @@ class TriggerFlow(FlowDataScope):
     def name(self) -> str:
         """The flow's name, in every event and in the store."""
         return self._blueprint.name
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of every execution of the flow; what is not set here is the runtime's."""
+        return self._settings
 
     @property
     def chunks(self) -> dict[str, Chunk]:
@@ -84,107 +105,6 @@ class TriggerFlow(FlowDataScope):
 
         return self._plan[1]
 
-    # -- declaring -------------------------------------------------------------------------------------------------
-
-    @property
-    def process(self) -> Process:
-        """The position at ``START``."""
-        return Process(self._blueprint)
-
-    def chunk(self, handler: Any) -> Any:
-        """Make a chunk of a handler; ``@flow.chunk("name")`` decorates one and returns the chunk.
-
-        Raises:
-            DefinitionError: the name is empty, or bound to another handler.
-        """
-        if not isinstance(handler, str):
-            return self._blueprint.chunk(handler)
-
-        if not handler:
-            raise DefinitionError('chunk(""): a chunk needs a name')
-
-        name = handler
-        return lambda fn: self._blueprint.chunk(fn, name)
-
-    def to(
-        self,
-        chunk: Any,
-        side_branch: bool = False,
-        name: str | None = None,
-        *,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        replay_safe: bool = True,
-    ) -> Process:
-        """Run ``chunk`` when the execution starts. See :meth:`Process.to`."""
-        return self.process.to(chunk, side_branch, name, retry=retry, timeout=timeout, replay_safe=replay_safe)
-
-    def side_branch(self, chunk: Any, *, name: str | None = None) -> Process:
-        return self.process.side_branch(chunk, name=name)
-
-    def to_sub_flow(
-        self,
-        flow: TriggerFlow,
-        *,
-        side_branch: bool = False,
-        name: str | None = None,
-        capture: Mapping[str, Any] | None = None,
-        write_back: Mapping[str, Any] | None = None,
-        concurrency: int | None = None,
-    ) -> Process:
-        """Run another flow when the execution starts. See :meth:`Process.to_sub_flow`."""
-        return self.process.to_sub_flow(
-            flow, side_branch=side_branch, name=name, capture=capture, write_back=write_back, concurrency=concurrency
-        )
-
-    def when(self, trigger: Any, *, mode: str = "and") -> Process:
-        """Stand where a signal is reached. See :meth:`Process.when`."""
-        return self.process.when(trigger, mode=mode)
-
-    def batch(self, *chunks: Any, side_branch: bool = False, concurrency: int | None = None) -> Process:
-        return self.process.batch(*chunks, side_branch=side_branch, concurrency=concurrency)
-
-    def for_each(self, *, concurrency: int | None = None, name: str | None = None) -> Process:
-        return self.process.for_each(concurrency=concurrency, name=name)
-
-    def match(self, *, mode: str = "hit_first", name: str | None = None) -> Process:
-        return self.process.match(mode=mode, name=name)
-
-    def if_condition(self, condition: Any) -> Process:
-        return self.process.if_condition(condition)
-
-    def collect(
-        self, collection_name: str, branch_id: str | None = None, *, mode: str = "filled_and_update"
-    ) -> Process:
-        return self.process.collect(collection_name, branch_id, mode=mode)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the definition as JSON-safe data."""
-        return self._blueprint.describe()
-
-    # -- resources ---------------------------------------------------------------------------------------------------
-
-    def resources(self, provider: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorate a function that returns the runtime resources a worker must inject before it resumes a run."""
-        self._provider = provider
-        return provider
-
-    def set_runtime_resource(self, key: str, value: Any) -> None:
-        """Set a live object every later execution starts with."""
-        self._resources[key] = value
-
-    def get_runtime_resource(self, key: str, default: Any = None) -> Any:
-        return self._resources.get(key, default)
-
-    def del_runtime_resource(self, key: str) -> None:
-        self._resources.pop(key, None)
-
-    def update_runtime_resources(self, resources: Mapping[str, Any] | None = None, **more: Any) -> None:
-        self._resources.update(resources or {}, **more)
-
-    def clear_runtime_resources(self) -> None:
-        self._resources.clear()
-
     # -- executions ----------------------------------------------------------------------------------------------------
 
     def create_execution(
@@ -193,16 +113,23 @@ class TriggerFlow(FlowDataScope):
         skip_exceptions: bool | None = None,
         concurrency: int | None = None,
         runtime_resources: Mapping[str, Any] | None = None,
+        execution_environments: Any = None,
         run_context: RunContext | None = None,
         parent_run_context: RunContext | None = None,
         auto_close: bool = True,
         auto_close_timeout: float | None = 10.0,
+        intervention_mode: str | None = UNSET,
+        intervention_policy: Callable[[dict[str, Any]], Any] | None = None,
         resume_handle_exposed: bool = True,
+        owner_id: str | None = None,
+        lease_ttl: float | None = None,
         execution_id: str | None = None,
         task_id: str | None = None,
         tenant_id: str | None = None,
         user_id: str | None = None,
         trace_id: str | None = None,
+        traceparent: str | None = None,
+        deadline: float | None = None,
         services: Services | None = None,
     ) -> TriggerFlowExecution:
         """Create an execution that has not started.
@@ -210,29 +137,62 @@ class TriggerFlow(FlowDataScope):
         Args:
             concurrency: how many handlers may run at once; ``None`` is no limit.
             runtime_resources: live objects handlers may ask for; never saved.
+            execution_environments: requirements, or ids of declared ones, that are there while it runs; their resources
+                are runtime resources. By default :attr:`execution_environments` of the flow, which also holds for runs
+                that are taken up again.
             auto_close_timeout: idle seconds after which it closes by itself; ``None``: never.
+            intervention_mode: ``"planned"``: interventions become visible at intervention points; ``"auto"``: before
+                the operator that is their target; ``None``: the execution takes none. Not given: ``planned`` when the
+                flow has such points.
+            intervention_policy: selects what becomes visible, in mode ``auto``: called with a dict (``operator_id``,
+                ``pending_interventions``, ``state`` ...), returns ``None``, an id, or several. May be async.
+            owner_id: and ``lease_ttl``: taken for the compatible API and without use; leases are the control store's.
             task_id: and ``tenant_id``, ``user_id``, ``trace_id``: whose work this is; inherited by every child run.
+            traceparent: the W3C header of the traced call this run is part of; by default that of the current
+                OpenTelemetry span, if there is one.
+            deadline: seconds after its start at which the run is cancelled, if it has not ended by then.
         """
         hosted = services or current_services()
         attach = hosted.settings.get("on_first_use")
         if attach is not None:
             attach()
 
+        if owner_id is not None or lease_ttl is not None:
+            ignored("owner_id= and lease_ttl=", "who runs an execution is kept by the control store", stacklevel=3)
+
+        plan = self.plan
         new = execution_id or new_id()
-        owners = {"task_id": task_id, "tenant_id": tenant_id, "user_id": user_id, "trace_id": trace_id}
+        lease, leased = None, execution_environments or self.execution_environments
+        if leased:
+            lease = import_module("flowdeck.environments.leases").lease_for(hosted, leased, new)
+
+        meta = {"flow_name": self.name}
+        if self.settings.own:
+            self._show_on_console(meta)
+
+        if task_id or tenant_id or user_id or trace_id:
+            owners = {"task_id": task_id, "tenant_id": tenant_id, "user_id": user_id, "trace_id": trace_id}
+            meta |= {k: v for k, v in owners.items() if v is not None}
+
+        parent = parent_run_context or current_run.get()
+        if parent is None:  # a child belongs to its parent's trace
+            joined = traceparent or (None if ambient(TRACEPARENT) else current_traceparent())
+            if joined is not None:
+                meta[TRACEPARENT] = joined
+
         run = run_context or RunContext.create(
             run_kind="workflow_execution",
-            parent=parent_run_context or current_run.get(),
+            parent=parent,
             execution_id=new,
-            meta={"flow_name": self.name, **{k: v for k, v in owners.items() if v is not None}},
+            meta=meta,
         )
         execution = TriggerFlowExecution(
-            self.plan,
+            plan,
             hosted,
             run,
             new,
             concurrency=concurrency or 0,
-            resources={**self._resources, **(runtime_resources or {})},
+            resources={**self._resources, **(dict.fromkeys(lease.keys) if lease else {}), **(runtime_resources or {})},
             auto_close=auto_close,
             auto_close_timeout=auto_close_timeout,
             handle_exposed=resume_handle_exposed,
@@ -240,7 +200,16 @@ class TriggerFlow(FlowDataScope):
             entrypoint=self.entrypoint,
             definition=self,
             flow_data=self._flow_data,
+            ledger=open_ledger(plan, intervention_mode, intervention_policy),
+            policy=intervention_policy,
+            contract=self._contract,
         )
+        if lease is not None:
+            execution._lease = lease
+
+        if deadline is not None:
+            execution._deadline_s = _checked_deadline(deadline)
+
         self._executions[new] = execution
         return execution
 
@@ -262,8 +231,9 @@ class TriggerFlow(FlowDataScope):
         The definition is this flow's own as it stands now, also after a load, so any handler works in it.
         """
         meta = {"flow_name": self.name, "parent_execution_id": parent.id}
+        plan = self.plan
         return TriggerFlowExecution(
-            self.plan,
+            plan,
             parent._services,
             RunContext.create(run_kind="workflow_execution", parent=run, execution_id=execution_id, meta=meta),
             execution_id,
@@ -277,6 +247,8 @@ class TriggerFlow(FlowDataScope):
             definition=self,
             flow_data=self._flow_data.isolated(),
             depth=parent._depth + 1,
+            ledger=open_ledger(plan, UNSET, None),
+            contract=self._contract,
         )
 
     def rekey_execution(self, old_id: str, execution: TriggerFlowExecution) -> None:
@@ -288,83 +260,6 @@ class TriggerFlow(FlowDataScope):
     def remove_execution(self, execution: TriggerFlowExecution | str) -> None:
         """Forget an execution; a closed one is kept until then."""
         self._executions.pop(execution if isinstance(execution, str) else execution.id, None)
-
-    async def async_start_execution(
-        self, initial_value: Any = None, *, timeout: float | None = _UNSET, wait_for_result: Any = None, **options: Any
-    ) -> TriggerFlowExecution:
-        """Create an execution, start it, and return its handle once the start has settled."""
-        _deprecated_wait(wait_for_result)
-        if timeout is not _UNSET:
-            options["auto_close_timeout"] = timeout
-
-        execution = self.create_execution(**options)
-        auto_close, execution.auto_close = execution.auto_close, False
-        await execution.async_start(initial_value)
-        execution.auto_close = auto_close
-        execution._on_idle()
-        return execution
-
-    def start_execution(self, initial_value: Any = None, **options: Any) -> TriggerFlowExecution:
-        """Synchronous twin of :meth:`async_start_execution`."""
-        return run_sync(self.async_start_execution(initial_value, **options))
-
-    async def async_start(
-        self,
-        initial_value: Any = None,
-        *,
-        auto_close: bool = True,
-        auto_close_timeout: float | None = 0.0,
-        timeout: float | None = _UNSET,
-        wait_for_result: Any = None,
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Run the flow from start to close and return the close snapshot. Nobody holds a handle, so it cannot pause.
-
-        Raises:
-            ValueError: ``auto_close=False``; use :meth:`create_execution`.
-            HiddenHandleError: a chunk paused.
-        """
-        if not auto_close:
-            raise ValueError("flow.start() hides the handle, so it must close by itself; use create_execution()")
-
-        _deprecated_wait(wait_for_result)
-        execution = self.create_execution(
-            auto_close_timeout=auto_close_timeout if timeout is _UNSET else timeout,
-            resume_handle_exposed=False,
-            **options,
-        )
-        try:
-            snapshot: dict[str, Any] = await execution.async_start(initial_value)
-            return snapshot
-        except BaseException:
-            if not execution.is_closed():
-                await execution.async_close(reason="failed", timeout=0, pending_interrupts="cancel")
-
-            raise
-        finally:
-            self.remove_execution(execution)
-
-    def start(self, initial_value: Any = None, **options: Any) -> dict[str, Any]:
-        """Synchronous twin of :meth:`async_start`."""
-        return run_sync(self.async_start(initial_value, **options))
-
-    async def get_async_runtime_stream(
-        self, initial_value: Any = None, *, timeout: float | None = 10.0, **options: Any
-    ) -> AsyncIterator[Any]:
-        """Run the flow and yield its runtime stream, live, until it has closed."""
-        execution = self.create_execution(auto_close_timeout=0.0, resume_handle_exposed=False, **options)
-        try:
-            async for item in execution.get_async_runtime_stream(initial_value, timeout=timeout):
-                yield item
-        finally:
-            self.remove_execution(execution)
-
-    def get_runtime_stream(
-        self, initial_value: Any = None, *, timeout: float | None = 10.0, **options: Any
-    ) -> Iterator[Any]:
-        """Synchronous twin of :meth:`get_async_runtime_stream`."""
-        execution = self.create_execution(auto_close_timeout=0.0, resume_handle_exposed=False, **options)
-        yield from execution.get_runtime_stream(initial_value, timeout=timeout)
 
     # -- what observers are told ---------------------------------------------------------------------------------------
 
@@ -398,14 +293,34 @@ class TriggerFlow(FlowDataScope):
             "entrypoint": entrypoint,
         }
 
-    def operators(self, trigger: str | None = None) -> list[Operator]:
-        """Return the operators, or those an event starts."""
-        if trigger is None:
-            return list(self._blueprint.operators.values())
+    # -- what other processes read -------------------------------------------------------------------------------------
 
-        return self._blueprint.listening(Trigger.event(trigger))
+    def _show_on_console(self, meta: dict[str, Any]) -> None:
+        """Let the flow's own console settings go with its runs."""
+        try:
+            spec = spec_of_settings(lambda name: self.settings.get(name, inherit=False))
+        except ValueError as problem:
+            warnings.warn(f"flow {self.name!r}: {problem}", RuntimeWarning, stacklevel=3)
+            return
+
+        if spec is not None:
+            meta["console"] = spec
+
+    def config_meta(self) -> dict[str, Any]:
+        """Return what of the flow itself belongs into a config: whether it goes on after errors."""
+        return {"skip_exceptions": True} if self.skip_exceptions else {}
+
+    def _adopt(self, blueprint: Blueprint) -> None:
+        super()._adopt(blueprint)
+        self._label = self._blueprint.name
+        self.skip_exceptions = self._blueprint.meta.pop("skip_exceptions", self.skip_exceptions) is True
+
+    def _flow_of(self, blueprint: Blueprint) -> TriggerFlow:
+        return TriggerFlow(blueprint, skip_exceptions=blueprint.meta.pop("skip_exceptions", False) is True)
 
 
-def _deprecated_wait(value: Any) -> None:
-    if value is not None:
-        warnings.warn("wait_for_result is ignored", DeprecationWarning, stacklevel=3)
+def _checked_deadline(seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e10:
+        raise ValueError(f"deadline={seconds!r}: expected seconds, more than 0")
+
+    return float(seconds)

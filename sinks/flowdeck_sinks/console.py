@@ -13,25 +13,17 @@ import os
 import re
 import select
 import sys
-import threading
 import time
-import weakref
-from collections import deque
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from flowdeck.events.profiles import MODES, Profiles
 from flowdeck.events.record import EventRecord
+from flowdeck_sinks._queued import LINGER_S, QUEUE_BYTES, QueuedSink
 
-__all__ = ["MODES", "ConsoleSink", "create_sink", "strip_control"]
+__all__ = ["MODES", "ConsoleSink", "create_sink", "describe_event", "format_event", "strip_control"]
 
-MODES: Final = ("off", "simple", "detail")
-QUEUE_BYTES: Final = 4 * 1024 * 1024
-"""Bound of what waits for the terminal."""
-LINGER_S: Final = 0.02
-"""How long the thread lets lines gather."""
-BATCH: Final = 65_536
-"""Characters formatted before they are written."""
 CHUNK: Final = 512
 """Bytes per write: POSIX promises that a pipe ready for writing takes this many without blocking."""
 DETAIL_LIMIT: Final = 4096
@@ -61,173 +53,55 @@ def strip_control(text: str, *, lines: bool = False) -> str:
     return _CONTROLS.sub("", text)
 
 
-class ConsoleSink:
+class ConsoleSink(QueuedSink):
     """Prints events.
 
     Args:
-        mode: ``"off"``, ``"simple"`` or ``"detail"``.
+        profile: ``"off"``, ``"simple"`` or ``"detail"``, with exceptions by family such as
+            ``"simple+model=detail+tool=off"``; see :mod:`flowdeck.events.profiles`. A run's own ``console`` meta
+            (``run_context(console="off")``, or its flow's settings) goes before it.
         stream: where to; stderr as it is at each write by default.
         queue_bytes: what may wait for the terminal.
 
     Raises:
-        ValueError: ``mode`` is none of the three.
+        ValueError: there is no such mode or family.
     """
 
     name = "console"
 
-    def __init__(self, mode: str = "simple", *, stream: TextIO | None = None, queue_bytes: int = QUEUE_BYTES) -> None:
-        if mode not in MODES:
-            raise ValueError(f"console mode must be one of {', '.join(MODES)}, not {mode!r}")
-
-        self.mode = mode
+    def __init__(
+        self, profile: str = "simple", *, stream: TextIO | None = None, queue_bytes: int = QUEUE_BYTES
+    ) -> None:
+        self.profiles = Profiles.parse(profile)
         self._stream = stream
-        self._queue_bytes = queue_bytes
-        self._printed = 0
-        self._accepted = 0
-        self._dropped = 0
-        self._told_dropped = 0
-        self._ended = mode == "off"
-        self._reset()
-        _sinks.add(self)
-
-    def _reset(self) -> None:
-        """Set up an empty queue; in a forked child the thread and its locks are gone."""
-        self._queue: deque[bytes | threading.Event] = deque()  # events, and the markers of who flushes
-        self._queued = 0
-        self._bell = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closing = False
-
-    # -- the emitting threads ------------------------------------------------------------------------------------
-
-    def accept(self, record: EventRecord) -> None:
-        """Queue one event. Never blocks, never raises."""
-        if self.mode == "off":
-            return
-
-        line = record.encoded
-        size = len(line)
-        # Single additions of plain numbers: CPython switches threads at calls, and there is none in between.
-        self._accepted += 1
-        if self._ended or self._closing or self._queued + size > self._queue_bytes:
-            self._dropped += 1
-            return
-
-        self._queued += size
-        self._queue.append(line)
-        if not self._bell.is_set():
-            self._bell.set()
-
-        if self._thread is None:
-            self._start()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is not None or self._closing:
-                return
-
-            thread = threading.Thread(target=self._run, name="flowdeck-console", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is ending
-                self._ended = True
-                return
-
-            self._thread = thread
-
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything accepted is printed, at most ``timeout`` seconds. Return whether it is."""
-        if self._ended or self._thread is None:
-            return self._ended or not self._queue
-
-        marker = threading.Event()
-        self._queue.append(marker)
-        self._bell.set()
-        return marker.wait(timeout)
-
-    def close(self, timeout: float = 2.0) -> None:
-        """Print what is queued, within ``timeout`` seconds, and stop. Closing twice does nothing."""
-        if self._closing:
-            return
-
-        self._closing = True
-        self._bell.set()
-        thread = self._thread
-        if thread is not None:
-            thread.join(timeout)
-
-        self._ended = True
+        super().__init__(queue_bytes=queue_bytes)
 
     def statistics(self) -> dict[str, int | float | str]:
         """Return what was accepted, printed and dropped."""
-        return {
-            "mode": self.mode,
-            "accepted": self._accepted,
-            "printed": self._printed,
-            "dropped": self._dropped,
-            "queued": len(self._queue),
-        }
+        return {"mode": self.profiles.spec, "printed": self._handed_over, **super().statistics()}
+
+    def _wants(self, record: EventRecord) -> bool | None:
+        profiles = self.profiles
+        run = record.run
+        own = None if run is None else run.inherited("console")
+        if own is not None:
+            profiles = _profiles_of(own) or profiles
+
+        mode = profiles.mode_of(record.event_type)
+        return None if mode == "off" else mode == "detail"
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._ended:
-            if self._queue:
-                self._print_batch()
-            elif self._closing:
-                break
-            else:
-                self._bell.wait()
-                self._bell.clear()  # before the next look at the queue: what is appended after it rings again
-                if not self._closing:
-                    time.sleep(LINGER_S)
+    def _hand_over(self, batch: list[tuple[Any, bytes]], missed: int) -> int:
+        parts = [self._format(line, detail) for detail, line in batch]
+        if missed:
+            parts.append(f"  … {missed} events not shown: the terminal is too slow\n")
 
-        self._discard()
+        return len(batch) if self._write("".join(parts)) else 0
 
-    def _print_batch(self) -> None:
-        parts: list[str] = []
-        size = 0
-        count = 0
-        markers: list[threading.Event] = []
-        while self._queue and size < BATCH:
-            line = self._queue.popleft()
-            if isinstance(line, threading.Event):
-                markers.append(line)
-                continue
-
-            length = len(line)
-            self._queued -= length
-            count += 1
-            text = self._format(line)
-            size += len(text)
-            parts.append(text)
-
-        if self._dropped > self._told_dropped:
-            parts.append(f"  … {self._dropped - self._told_dropped} events not shown: the terminal is too slow\n")
-            self._told_dropped = self._dropped
-
-        if self._write("".join(parts)):
-            self._printed += count
-        else:
-            self._dropped += count
-
-        for marker in markers:
-            marker.set()
-
-    def _discard(self) -> None:
-        while self._queue:
-            item = self._queue.popleft()
-            if isinstance(item, threading.Event):
-                item.set()
-            else:
-                self._dropped += 1
-
-        self._queued = 0
-
-    def _format(self, line: bytes) -> str:
+    def _format(self, line: bytes, detail: bool) -> str:
         try:
-            return format_event(_decode(line), detail=self.mode == "detail")
+            return format_event(_decode(line), detail=detail)
         except Exception as problem:
             return f"[an event could not be shown: {type(problem).__name__}]\n"
 
@@ -273,13 +147,28 @@ class ConsoleSink:
         return True
 
 
+def _profiles_of(spec: Any) -> Profiles | None:
+    """Return the profiles a run asks for, ``None`` for what is none: a run must not silence the console by mistake."""
+    try:
+        return Profiles.parse(spec) if isinstance(spec, str) else None
+    except ValueError:
+        return None
+
+
 def format_event(event: dict[str, Any], *, detail: bool = False) -> str:
     """Return an event (decoded from the wire) as text that ends with a line break."""
     stamp = event.get("timestamp") or 0
     clock = time.strftime("%H:%M:%S", time.localtime(stamp / 1000))
+    level = strip_control(str(event.get("level", "")))
+    text = f"{clock}.{stamp % 1000:03d} {level:<8} {describe_event(event)}\n"
+    return text + _details(event) if detail else text
+
+
+def describe_event(event: dict[str, Any]) -> str:
+    """Return an event (decoded from the wire) as one line: type, name, attempt, duration, message, error."""
     meta = event.get("meta") or {}
     run = event.get("run") or {}
-    words = [f"{clock}.{stamp % 1000:03d}", f"{event.get('level', ''):<8}", str(event.get("event_type", ""))]
+    words = [str(event.get("event_type", ""))]
     name = _name(event.get("payload"), run)
     if name:
         words.append(name)
@@ -297,8 +186,7 @@ def format_event(event: dict[str, Any], *, detail: bool = False) -> str:
     if error:
         words.append(f"! {error.get('type')}: {error.get('message')}")
 
-    text = strip_control(" ".join(words)) + "\n"
-    return text + _details(event) if detail else text
+    return strip_control(" ".join(words))
 
 
 def _details(event: dict[str, Any]) -> str:
@@ -348,21 +236,10 @@ def create_sink(target: str | None = None, **options: Any) -> ConsoleSink:
     """Return the sink for ``FLOWDECK_SINKS="console"`` and ``runtime.observe(console=...)``.
 
     Args:
-        target: the mode, ``"simple"`` by default.
+        target: the profile, ``"simple"`` by default; ``"simple+model=detail"`` differs by family.
         options: those of :class:`ConsoleSink`.
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError: an unknown mode or family.
     """
     return ConsoleSink(target or "simple", **options)
-
-
-_sinks: weakref.WeakSet[ConsoleSink] = weakref.WeakSet()
-
-
-def _reset_all() -> None:
-    for sink in list(_sinks):
-        sink._reset()
-
-
-os.register_at_fork(after_in_child=_reset_all)

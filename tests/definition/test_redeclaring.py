@@ -99,6 +99,7 @@ def test_anonymous_lambdas_append_and_named_ones_do_not() -> None:
     assert len(flow.operators()) == 3
 
 
+@pytest.mark.filterwarnings("ignore::flowdeck.errors.CycleWarning")
 def test_a_name_is_bound_to_one_piece_of_code() -> None:
     """Another handler under a taken name fails, and so does another value in the same closure."""
     flow = TriggerFlow(name="f")

@@ -11,9 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowdeck.compat.agently import Agently, AgentlyMain
+    from flowdeck.compat.agently import Agently, AgentlyMain, async_print, print_
+    from flowdeck.compat.bridge import ObservationBridge
     from flowdeck.compat.event_center import CompatEmitter, CompatEventCenter
+    from flowdeck.definition.contract import TriggerFlowContractSpec
     from flowdeck.definition.retry import Retry
+    from flowdeck.definition.stream_items import (
+        TriggerFlowInterruptEvent,
+        TriggerFlowIntervention,
+        TriggerFlowInterventionEvent,
+        TriggerFlowSystemStreamEvent,
+    )
     from flowdeck.events.aliases import (
         get_triggerflow_event_aliases,
         matches_observation_event_type,
@@ -32,15 +40,28 @@ __all__ = [
     "CompatEventCenter",
     "ErrorInfo",
     "EventCenter",
+    "ObservationBridge",
     "ObservationEvent",
     "Retry",
     "RunContext",
     "RuntimeEvent",
     "TriggerFlow",
+    "TriggerFlowBlueprint",
+    "TriggerFlowChunk",
+    "TriggerFlowContractSpec",
+    "TriggerFlowEventData",
+    "TriggerFlowExecution",
+    "TriggerFlowInterruptEvent",
+    "TriggerFlowIntervention",
+    "TriggerFlowInterventionEvent",
+    "TriggerFlowProcess",
     "TriggerFlowRuntimeData",
+    "TriggerFlowSystemStreamEvent",
+    "async_print",
     "get_triggerflow_event_aliases",
     "matches_observation_event_type",
     "normalize_triggerflow_event_type",
+    "print_",
 ]
 
 _HOMES = {
@@ -49,23 +70,41 @@ _HOMES = {
     "CompatEmitter": "flowdeck.compat.event_center",
     "CompatEventCenter": "flowdeck.compat.event_center",
     "ErrorInfo": "flowdeck.events.errorinfo",
+    "ObservationBridge": "flowdeck.compat.bridge",
     "ObservationEvent": "flowdeck.events.model",
     "Retry": "flowdeck",
     "RunContext": "flowdeck.events.lineage",
     "RuntimeEvent": "flowdeck.events.model",
     "TriggerFlow": "flowdeck",
+    "async_print": "flowdeck.compat.agently",
+    "print_": "flowdeck.compat.agently",
+    "TriggerFlowContractSpec": "flowdeck.definition.contract",
+    "TriggerFlowInterruptEvent": "flowdeck.definition.stream_items",
+    "TriggerFlowIntervention": "flowdeck.definition.stream_items",
+    "TriggerFlowInterventionEvent": "flowdeck.definition.stream_items",
     "TriggerFlowRuntimeData": "flowdeck",
+    "TriggerFlowSystemStreamEvent": "flowdeck.definition.stream_items",
     "get_triggerflow_event_aliases": "flowdeck.events.aliases",
     "matches_observation_event_type": "flowdeck.events.aliases",
     "normalize_triggerflow_event_type": "flowdeck.events.aliases",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "EventCenter":
-        from flowdeck.compat.event_center import CompatEventCenter
+_RENAMED = {
+    "EventCenter": ("flowdeck.compat.event_center", "CompatEventCenter"),
+    "TriggerFlowBlueprint": ("flowdeck.definition.blueprint", "Blueprint"),
+    "TriggerFlowChunk": ("flowdeck.definition.blueprint", "Chunk"),
+    "TriggerFlowEventData": ("flowdeck", "TriggerFlowRuntimeData"),
+    "TriggerFlowExecution": ("flowdeck.execution.execution", "TriggerFlowExecution"),
+    "TriggerFlowProcess": ("flowdeck.definition.process", "Process"),
+}
 
-        return CompatEventCenter
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        module, own_name = _RENAMED[name]
+        value = globals()[name] = getattr(import_module(module), own_name)
+        return value
 
     home = _HOMES.get(name)
     if home is None:
@@ -83,4 +122,10 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from flowdeck.definition.blueprint import Blueprint as TriggerFlowBlueprint
+    from flowdeck.definition.blueprint import Chunk as TriggerFlowChunk
+    from flowdeck.definition.process import Process as TriggerFlowProcess
+    from flowdeck.execution.execution import TriggerFlowExecution
+
     EventCenter = CompatEventCenter
+    TriggerFlowEventData = TriggerFlowRuntimeData

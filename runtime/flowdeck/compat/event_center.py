@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from flowdeck.events.center import EventCenter
 from flowdeck.events.emitter import Emitter
@@ -13,6 +13,8 @@ from flowdeck.events.lineage import RunContext
 from flowdeck.events.model import ObservationEvent
 
 __all__ = ["CompatEmitter", "CompatEventCenter", "HookerPlugin"]
+
+BACKGROUND_TIMEOUT: Final = 5.0
 
 
 class HookerPlugin(Protocol):
@@ -68,31 +70,33 @@ class CompatEventCenter:
         hook_name: str | None = None,
         delivery_policy: Mapping[str, Any] | None = None,
     ) -> None:
-        """Call ``callback(event)`` for matching events. ``delivery_policy`` takes ``{"dispatch":
-        "await"|"background"}``; an unknown policy falls back to ``"await"``, as in the reference."""
-        wanted = (delivery_policy or {}).get("dispatch", "await")
-        dispatch = "background" if wanted == "background" else "await"
-        self._center.register_hook(callback, event_types=event_types, hook_name=hook_name, dispatch=dispatch)
+        """Call ``callback(event)`` for matching events; see :meth:`EventCenter.register_hook`.
+
+        Unless the policy says otherwise, a flush without a timeout gives a background hook 5 s, as in the reference.
+        """
+        given = delivery_policy if isinstance(delivery_policy, Mapping) else {}
+        policy = {"background_timeout": BACKGROUND_TIMEOUT, **given}
+        self._center.register_hook(callback, event_types=event_types, hook_name=hook_name, delivery_policy=policy)
 
     def unregister_hook(self, hook_name: str) -> None:
         """Remove a hook. An unknown name is no error."""
         self._center.unregister_hook(hook_name)
 
-    def register_hooker_plugin(self, plugin: type[HookerPlugin]) -> None:
+    def register_hooker_plugin(self, hooker: type[HookerPlugin]) -> None:
         """Register a hook given as a class; its ``_on_register`` runs first when there is one."""
-        on_register = getattr(plugin, "_on_register", None)
+        on_register = getattr(hooker, "_on_register", None)
         if on_register is not None:
             on_register()
 
-        policy = getattr(plugin, "delivery_policy", None)
+        policy = getattr(hooker, "delivery_policy", None)
         self.register_hook(
-            plugin.handler, event_types=plugin.event_types, hook_name=plugin.name, delivery_policy=policy
+            hooker.handler, event_types=hooker.event_types, hook_name=hooker.name, delivery_policy=policy
         )
-        self._plugins[plugin.name] = plugin
+        self._plugins[hooker.name] = hooker
 
-    def unregister_hooker_plugin(self, plugin: type[HookerPlugin] | str) -> None:
+    def unregister_hooker_plugin(self, hooker: type[HookerPlugin] | str) -> None:
         """Remove a hook given as a class, or by its name."""
-        name = plugin if isinstance(plugin, str) else plugin.name
+        name = hooker if isinstance(hooker, str) else hooker.name
         self.unregister_hook(name)
         known = self._plugins.pop(name, None)
         on_unregister = getattr(known, "_on_unregister", None)

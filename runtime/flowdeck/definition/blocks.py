@@ -11,6 +11,8 @@ from flowdeck.errors import BlockError, DefinitionError
 
 __all__ = ["Blocks", "check_limit"]
 
+_UNGROUPED = ("signal_gate", "sub_flow", "intervention_point")
+
 
 class _Block:
     """A block the position stands in, as one declaration of it."""
@@ -169,7 +171,7 @@ class Blocks:
                 name=name,
                 emits=emits,
                 mode=mode,
-                group_id=group.id if group else None if kind in ("signal_gate", "sub_flow") else op_id,
+                group_id=group.id if group else None if kind in _UNGROUPED else op_id,
                 parent_group_id=block if group is None else group.parent_group_id,
             )
         )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
-from flowdeck.definition.bindings import ChildFlow
+from flowdeck.definition.bindings import is_flow
 from flowdeck.definition.handlers import same_handler, where
 from flowdeck.definition.operators import Operator, Trigger, completion_event, stable_id
+from flowdeck.definition.refs import Registry
 from flowdeck.errors import DefinitionError
 
-__all__ = ["Blueprint", "Chunk", "call_site"]
+__all__ = ["CONFIG_VERSION", "Blueprint", "Chunk", "call_site", "place_of", "user_frame"]
 
 CONFIG_VERSION = "trigger_flow/v1"
 
@@ -28,6 +29,8 @@ class Chunk:
     handler: Callable[..., Any]
     trigger: str
     emits: list[str] = field(default_factory=list)
+    named: bool = False
+    """The user gave the name, so configs refer to the handler by it."""
 
     def declare_emits(self, *events: str) -> Chunk:
         """Say which events the handler emits; used by diagrams and exports only."""
@@ -46,17 +49,28 @@ def call_site(depth: int = 1) -> str:
 
     The position inside the line counts too: two conditions written on one line are two.
     """
+    frame = user_frame(depth + 1)
+    if frame is None:
+        return "?"
+
+    code = frame.f_code
+    return f"{frame.f_globals.get('__name__')}:{code.co_qualname}:{frame.f_lineno}:{frame.f_lasti}"
+
+
+def user_frame(depth: int = 1) -> FrameType | None:
+    """Return the innermost frame that is not the builder's own."""
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(
         ("flowdeck.definition", "flowdeck.triggerflow", "flowdeck.compat")
     ):
         frame = frame.f_back
 
-    if frame is None:
-        return "?"
+    return frame
 
-    code = frame.f_code
-    return f"{frame.f_globals.get('__name__')}:{code.co_qualname}:{frame.f_lineno}:{frame.f_lasti}"
+
+def place_of(frame: FrameType | None) -> str:
+    """Return ``file:line`` of a frame."""
+    return "?" if frame is None else f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
 
 
 class Blueprint:
@@ -69,8 +83,43 @@ class Blueprint:
         """By name."""
         self.version = 0
         """Rises with every change, so that a compiled plan knows when it is stale."""
+        self.handlers = Registry("chunk")
+        """Handlers a config may refer to by name; so it may to :attr:`chunks` with names of their own."""
+        self.conditions = Registry("condition")
+        self.meta: dict[str, Any] = {}
+        """What an imported config carried under ``meta``."""
+        self.contract: dict[str, Any] = {}
+        """The contract an imported config described; it is not enforced."""
         self._keys: dict[str, str] = {}
         self._anonymous: dict[str, int] = {}
+
+    def copy(self) -> Blueprint:
+        """Return an independent blueprint with the same operators, callables and registered names."""
+        copied = type(self)(self.name)
+        copied.operators = {key: op.copy() for key, op in self.operators.items()}
+        for name, chunk in self.chunks.items():
+            made = copied.chunks[name] = replace(chunk, emits=list(chunk.emits))
+            if chunk.id in copied.operators:
+                copied.operators[chunk.id].declared_emits = made.emits
+
+        copied.handlers, copied.conditions = self.handlers.copy(), self.conditions.copy()
+        copied.meta, copied.contract = dict(self.meta), dict(self.contract)
+        copied._keys, copied._anonymous = dict(self._keys), dict(self._anonymous)
+        return copied
+
+    def become(self, other: Blueprint) -> None:
+        """Take over everything of ``other``. Positions that users hold stay valid: they point at this object."""
+        version = self.version
+        self.__dict__.update(other.copy().__dict__)
+        self.version = version + 1
+
+    def find_handler(self, name: str) -> Callable[..., Any] | None:
+        """Return the handler a config means by ``name``: a registered one, or that of a chunk with such a name."""
+        found = self.handlers.find(name)
+        if found is None and name in self.chunks and self.chunks[name].named:
+            found = self.chunks[name].handler
+
+        return found
 
     def add(self, operator: Operator) -> Operator:
         """Add ``operator``; declaring the same one again returns the first."""
@@ -113,7 +162,7 @@ class Blueprint:
 
             name, handler = handler
 
-        if isinstance(handler, ChildFlow):
+        if is_flow(handler):
             raise DefinitionError(
                 f"flow {handler.name!r} stands where a chunk belongs; use to_sub_flow(), or to() outside a batch"
             )
@@ -126,7 +175,7 @@ class Blueprint:
     def _named_chunk(self, handler: Callable[..., Any], name: str) -> Chunk:
         known = self.chunks.get(name)
         if known is None:
-            return self._new_chunk(stable_id("chunk", name), name, handler)
+            return self._new_chunk(stable_id("chunk", name), name, handler, named=True)
 
         if not same_handler(known.handler, handler, named=True):
             raise DefinitionError(
@@ -155,9 +204,9 @@ class Blueprint:
 
         return self._new_chunk(stable_id("chunk", name, place), name, handler)
 
-    def _new_chunk(self, chunk_id: str, name: str, handler: Callable[..., Any]) -> Chunk:
+    def _new_chunk(self, chunk_id: str, name: str, handler: Callable[..., Any], *, named: bool = False) -> Chunk:
         op_id = f"chunk-{chunk_id}"
-        chunk = Chunk(op_id, name, handler, completion_event(name, op_id))
+        chunk = Chunk(op_id, name, handler, completion_event(name, op_id), named=named)
         self.chunks[name] = chunk
         return chunk
 
@@ -176,6 +225,30 @@ class Blueprint:
         """Return the operators that ``trigger`` starts, in declaration order."""
         return [op for op in self.operators.values() if trigger in op.listens]
 
+    def leads_to(self, operator: Operator, trigger: Trigger) -> bool:
+        """Whether a value that leaves ``operator`` can come to ``trigger`` through the steps declared so far."""
+        listening: dict[Trigger, list[Operator]] = {}
+        for op in self.operators.values():
+            for heard in op.listens:
+                listening.setdefault(heard, []).append(op)
+
+        seen: set[str] = set()
+        ahead = [operator]
+        while ahead:
+            op = ahead.pop()
+            if op.id in seen:
+                continue
+
+            seen.add(op.id)
+            events = [op.emits, *(case.emits for case in op.cases), *([op.else_emits] if op.else_emits else [])]
+            for emitted in map(Trigger.event, events):
+                if emitted == trigger:
+                    return True
+
+                ahead += listening.get(emitted, ())
+
+        return False
+
     def fingerprint(self) -> str:
         """Return 16 hex digits of the topology: names and edges, not handler bodies or line numbers."""
         names = {Trigger.event(op.emits): op.key for op in self.operators.values()}
@@ -192,51 +265,6 @@ class Blueprint:
         )
         return hashlib.sha1("\n".join(lines).encode(), usedforsecurity=False).hexdigest()[:16]
 
-    def describe(self) -> dict[str, Any]:
-        """Return the definition as JSON-safe data: what ``definition_declared`` carries."""
-        return {
-            "version": CONFIG_VERSION,
-            "name": self.name,
-            "operators": [_describe(op, self) for op in self.operators.values()],
-        }
-
 
 class BlockNotFound(DefinitionError, NotImplementedError):
     """A chunk is referred to by a name no chunk has."""
-
-
-def _describe(op: Operator, blueprint: Blueprint) -> dict[str, Any]:
-    emits = [{"trigger_type": "event", "trigger_event": op.emits, "role": "continuation"}]
-    emits += [{"trigger_type": "event", "trigger_event": c.emits, "role": "case"} for c in op.cases]
-    if op.else_emits:
-        emits.append({"trigger_type": "event", "trigger_event": op.else_emits, "role": "else"})
-
-    emits += [{"trigger_type": "event", "trigger_event": e, "role": "declared_emit"} for e in op.declared_emits]
-    group = blueprint.operators.get(op.group_id or "")
-    parent = blueprint.operators.get(op.parent_group_id or "")
-    options: dict[str, Any] = dict(op.options)
-    if op.mode:
-        options["mode"] = op.mode
-
-    if op.concurrency:
-        options["concurrency"] = op.concurrency
-
-    if op.retry is not None:
-        options["retry"] = {"attempts": op.retry.attempts, "backoff": op.retry.backoff}
-
-    if op.timeout is not None:
-        options["timeout"] = op.timeout
-
-    return {
-        "id": op.id,
-        "key": op.key,
-        "kind": op.kind,
-        "name": op.name,
-        "listen_signals": [{"id": t.id, "trigger_type": t.type, "trigger_event": t.name} for t in op.listens],
-        "emit_signals": [{"id": f"event:{e['trigger_event']}", **e} for e in emits],
-        "options": options,
-        "group_id": op.group_id,
-        "group_kind": group.kind.split("_")[0] if group else None,
-        "parent_group_id": op.parent_group_id,
-        "parent_group_kind": parent.kind.split("_")[0] if parent else None,
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from flowdeck.definition.bindings import SubFlow
@@ -77,6 +77,19 @@ class Operator:
     options: dict[str, Any] = field(default_factory=dict)
     declared_emits: list[str] = field(default_factory=list)
     sub_flow: SubFlow | None = None
+    place: str = ""
+    """``file:line`` where a chunk was first used; for messages only."""
+
+    def copy(self) -> Operator:
+        """Return an operator that can be changed without changing this one; handlers and cases are shared."""
+        return replace(
+            self,
+            listens=list(self.listens),
+            cases=list(self.cases),
+            members=list(self.members),
+            options=dict(self.options),
+            declared_emits=list(self.declared_emits),
+        )
 
     def listen(self, trigger: Trigger) -> None:
         """Add a trigger; adding one twice changes nothing, so replaying a declaration is safe."""

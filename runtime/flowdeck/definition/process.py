@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-from flowdeck.definition.bindings import ChildFlow, SubFlow, parse_capture, parse_write_back
+from flowdeck.definition.annotation import Annotation
+from flowdeck.definition.bindings import SubFlow, is_flow, parse_capture, parse_write_back
 from flowdeck.definition.blocks import Blocks, check_limit
-from flowdeck.definition.blueprint import Chunk, call_site
+from flowdeck.definition.blueprint import Chunk, call_site, place_of, user_frame
 from flowdeck.definition.operators import Operator, Trigger, stable_id
+from flowdeck.definition.refs import BUILTINS
 from flowdeck.definition.retry import Retry
-from flowdeck.errors import DefinitionError
+from flowdeck.errors import CycleWarning, DefinitionError
 
 __all__ = ["Process"]
 
@@ -48,10 +50,10 @@ class Process(Blocks):
             timeout: seconds one attempt may take; then it fails with ``TimeoutError``.
             replay_safe: ``False`` asks a person instead of running the chunk again after a crash.
         """
-        if isinstance(chunk, tuple) and len(chunk) == 2 and isinstance(chunk[1], ChildFlow):
+        if isinstance(chunk, tuple) and len(chunk) == 2 and is_flow(chunk[1]):
             name, chunk = chunk
 
-        if isinstance(chunk, ChildFlow):
+        if is_flow(chunk):
             if retry is not None or timeout is not None or not replay_safe:
                 raise DefinitionError(
                     f"to({chunk.name}): retry=, timeout= and replay_safe= belong to the chunks of the sub flow"
@@ -67,11 +69,32 @@ class Process(Blocks):
 
         found = self._blueprint.chunk(chunk, name)
         op = self._chunk_operator(found)
+        if self._at not in op.listens and op.listens and not isinstance(chunk, Chunk | str):
+            self._warn_of_cycle(op)
+
         self._listen(op, self._at)
         op.retry = retry or op.retry
         op.timeout = timeout or op.timeout
         op.replay_safe = op.replay_safe and replay_safe
         return self if side_branch else self._next(found.trigger)
+
+    def _warn_of_cycle(self, op: Operator) -> None:
+        """One function is one step, so using it again further down the chain leads back into it."""
+        if not self._blueprint.leads_to(op, self._at):
+            return
+
+        frame = user_frame()
+        text = (
+            f"chunk {op.name!r}, first used at {op.place or '?'}, is used again at {place_of(frame)}, so the chain "
+            f"leads back into it and goes round; for a second step, name both: "
+            f'.to(("{op.name} 1", fn)) and .to(("{op.name} 2", fn)); for a loop on purpose, pass the chunk or its name'
+        )
+        if frame is None:
+            warnings.warn(text, CycleWarning, stacklevel=2)
+        else:
+            registry = frame.f_globals.setdefault("__warningregistry__", {})
+            name = frame.f_globals.get("__name__")
+            warnings.warn_explicit(text, CycleWarning, frame.f_code.co_filename, frame.f_lineno, name, registry)
 
     def side_branch(self, chunk: Any, *, name: str | None = None) -> Self:
         """Run ``chunk`` beside the chain; the chain goes on from the same point."""
@@ -101,7 +124,7 @@ class Process(Blocks):
             DefinitionError: an unknown scope, a path that is none, or two bindings of one target.
             TypeError: a binding of the wrong type.
         """
-        if not isinstance(flow, ChildFlow):
+        if not is_flow(flow):
             raise DefinitionError(f"to_sub_flow({_label(flow)}): expected a TriggerFlow, got {flow!r}")
 
         label = name or flow.sub_flow_label()
@@ -117,7 +140,7 @@ class Process(Blocks):
 
         op = self._operator(op_id, "sub_flow", label, emits=f"SubFlow-{op_id}-Result")
         op.sub_flow = spec
-        op.options.update(flow=flow.name, capture=dict(capture or {}), write_back=dict(write_back or {}))
+        op.options.update(capture=dict(capture or {}), write_back=dict(write_back or {}))
         if limit:
             op.options["concurrency"] = limit
 
@@ -142,6 +165,7 @@ class Process(Blocks):
                 handler=chunk.handler,
                 parent_group_id=block,
                 declared_emits=chunk.emits,
+                place=place_of(user_frame()),
             )
         )
 
@@ -249,16 +273,65 @@ class Process(Blocks):
         self._listen(op, self._at)
         return self._next(event)
 
+    # -- interventions -------------------------------------------------------------------------------------------
+
+    def intervention_point(self, *, name: str, target: str | None = None) -> Self:
+        """Mark a place where pending interventions become visible to what follows: those whose target is ``target``.
+
+        The value passes through unchanged and nothing waits. Declaring the same point again changes nothing.
+
+        Raises:
+            DefinitionError: no name, or the flow has a point of that name with another target or elsewhere.
+        """
+        if not isinstance(name, str) or not name:
+            raise DefinitionError(f"intervention_point(name={name!r}): a point needs a name")
+
+        if target is not None and (not isinstance(target, str) or not target):
+            raise DefinitionError(f"intervention_point({name!r}): target={target!r}: expected a text, or None")
+
+        op_id = "intervention_point-" + stable_id("intervention_point", name)
+        known = self._blueprint.operators.get(op_id)
+        if known is not None and (known.options.get("target") != target or known.listens != [self._at]):
+            raise DefinitionError(
+                f"intervention_point({name!r}) is declared with another target, or at another position, already; "
+                "every point needs a name of its own"
+            )
+
+        op = self._operator(op_id, "intervention_point", name, emits=f"InterventionPoint[{name}]-{op_id}")
+        op.options.update(name=name, target=target)
+        self._listen(op, self._at)
+        return self._next(op.emits)
+
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def ____(self, *args: Any, **kwargs: Any) -> Self:
-        """Separate parts of a long chain for the eye; does nothing."""
-        return self
+    def ____(
+        self,
+        *args: Any,
+        log_info: bool = False,
+        print_info: bool = False,
+        show_value: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Separate parts of a long chain for the eye, and say something where a value passes, if asked to.
+
+        Args:
+            args: texts; further keywords are texts with a name.
+            log_info: emit a ``triggerflow.annotation`` event.
+            print_info: print a line.
+            show_value: say the value, too.
+        """
+        if not log_info and not print_info:
+            return self
+
+        texts = [*map(str, args), *(f"{key}={value}" for key, value in kwargs.items())]
+        says = Annotation(texts, log=log_info, show=print_info, value=show_value)
+        name = "annotation-" + stable_id("annotation", self._at.id, call_site(), *texts)[:8]
+        return self.to((name, says), side_branch=True)
 
     def end(self) -> Self:
         """Deprecated: mark the value here as the result under ``$final_result``."""
         warnings.warn("end() is deprecated; read the close snapshot instead", DeprecationWarning, stacklevel=2)
-        return self.to(("end", _final_result))
+        return self.to((FINAL_RESULT, _final_result))
 
 
 async def _final_result(data: Any) -> Any:
@@ -266,6 +339,10 @@ async def _final_result(data: Any) -> Any:
         await data.async_set_state("$final_result", data.input, emit=False)
 
     return data.input
+
+
+FINAL_RESULT = "$final_result"
+BUILTINS[FINAL_RESULT] = _final_result
 
 
 def _bound(spec: SubFlow) -> tuple[Any, ...]:

@@ -35,7 +35,27 @@ _EXECUTION: tuple[Row, ...] = (
         "running",
         "An interrupt was answered, directly or by a matching emit.",
     ),
-    ("triggerflow.execution_recovered", "INFO", "epoch", "running", "A saved execution was loaded and goes on."),
+    (
+        "triggerflow.execution_recovered",
+        "INFO",
+        "epoch forked_from forked_at",
+        "running",
+        "A saved execution was loaded and goes on.",
+    ),
+    (
+        "triggerflow.execution_superseded",
+        "WARNING",
+        "epoch",
+        None,
+        "Another process has taken the execution over; this one stops working on it.",
+    ),
+    (
+        "triggerflow.execution_heartbeat",
+        "DEBUG",
+        "running waiting age_s seq",
+        None,
+        "A durable execution is alive: how many handlers run, how many answers it waits for.",
+    ),
     ("triggerflow.execution_completed", "INFO", "result origin_chunk", "completed", "An execution closed normally."),
     (
         "triggerflow.execution_failed",
@@ -94,7 +114,7 @@ _EXECUTION: tuple[Row, ...] = (
     ),
     ("triggerflow.intervention_received", "INFO", "intervention", None, "An intervention was recorded."),
     ("triggerflow.intervention_inserted", "INFO", "intervention", None, "An intervention entered the flow."),
-    ("triggerflow.intervention_consumed", "INFO", "intervention", None, "A chunk took an intervention."),
+    ("triggerflow.intervention_consumed", "INFO", "intervention consumer", None, "A chunk took an intervention."),
     ("triggerflow.intervention_expired", "INFO", "intervention", None, "An intervention found no taker."),
     (
         "triggerflow.event_rejected",
@@ -115,7 +135,21 @@ _ANY_RUN: tuple[Row, ...] = (
     ("triggerflow.signal", "DEBUG", "SIGNAL_ID TYPE EVENT VALUE SOURCE META", None, "A signal was dispatched."),
     ("triggerflow.handler_dispatch", "DEBUG", "event type handler signal_id", None, "A handler takes a signal."),
     ("triggerflow.state_changed", "DEBUG", "key version value", None, "A state key was written."),
-    ("triggerflow.port_called", "DEBUG", "scope port name ordinal digest", None, "A port call began."),
+    ("triggerflow.port_called", "DEBUG", "scope port name ordinal digest key_id args", None, "A port call began."),
+    (
+        "triggerflow.port_returned",
+        "INFO",
+        "scope port name ordinal digest key_id args result unrecorded",
+        None,
+        "A port call gave its result: what a tape is made from.",
+    ),
+    (
+        "triggerflow.port_failed",
+        "WARNING",
+        "scope port name ordinal digest key_id args failure",
+        None,
+        "A port call raised.",
+    ),
     (
         "triggerflow.stream_item_emitted",
         "INFO",
@@ -139,7 +173,13 @@ _ANY_RUN: tuple[Row, ...] = (
         None,
         "A chunk paused in an execution nobody holds a handle of.",
     ),
-    ("triggerflow.intervention_rejected", "WARNING", "operator_id", None, "A policy refused an intervention."),
+    (
+        "triggerflow.intervention_rejected",
+        "WARNING",
+        "intervention operator_id operator_name policy intervention_ids",
+        None,
+        "An intervention was refused; or a policy failed, and what is pending stays so.",
+    ),
     ("triggerflow.handler_diverged", "ERROR", "*", None, "A re-run handler did not repeat its committed effects."),
     ("triggerflow.result_set", "INFO", "result state_key origin_chunk", None, "The final result was set."),
     ("triggerflow.annotation", "INFO", "ANNOTATIONS VALUE", None, "A process was annotated."),
@@ -249,6 +289,35 @@ _ENVIRONMENT: tuple[Row, ...] = tuple(
         ("failed", "No handle could be had."),
     )
 )
+_RECORD = "workspace_id record_id uri collection kind path size sha256 summary scope source"
+_WORKSPACE: tuple[Row, ...] = (
+    ("workspace.opened", "INFO", "workspace_id root mode created records", None, "A workspace is in use."),
+    ("workspace.record_ingested", "INFO", _RECORD, None, "A record was written."),
+    ("workspace.record_read", "DEBUG", "workspace_id record_id size", None, "A record's content was read."),
+    ("workspace.searched", "DEBUG", "workspace_id query filters count", None, "Records were searched."),
+    (
+        "workspace.linked",
+        "INFO",
+        "workspace_id link_id source_id target_id relation meta",
+        None,
+        "Two records were related.",
+    ),
+    (
+        "workspace.checkpointed",
+        "INFO",
+        "workspace_id record_id uri run_id step_id size",
+        None,
+        "A compact state was written to go on from.",
+    ),
+    (
+        "workspace.context_built",
+        "INFO",
+        "workspace_id goal scope profile record_ids omitted candidate_count used_chars used_tokens char_budget",
+        None,
+        "Records were packed for a goal, within a budget.",
+    ),
+    ("workspace.refused", "WARNING", "workspace_id operation target reason", None, "A path or a write was refused."),
+)
 _RUNTIME: tuple[Row, ...] = (
     ("runtime.debug", "DEBUG", "*", None, "Emitter helper."),
     ("runtime.info", "INFO", "*", None, "Emitter helper."),
@@ -265,6 +334,13 @@ _RUNTIME: tuple[Row, ...] = (
     ),
     ("runtime.hook_failed", "WARNING", "hook event_type event_id failures", None, "A hook raised."),
     ("runtime.sink_failed", "ERROR", "sink event_type failures", None, "A sink raised or cannot write."),
+    (
+        "runtime.control_problem",
+        "WARNING",
+        "kind message",
+        None,
+        "The control store is busy, full, unwritable or fenced; runs go on, other processes may not see them.",
+    ),
     (
         "sink.dropped",
         "WARNING",
@@ -286,5 +362,6 @@ ROWS: Final[tuple[tuple[str, str | None, tuple[Row, ...]], ...]] = (
     ("ActionFlow", "action_loop", _TOOL_TWINS),
     ("ActionFlow", "action", _ACTIONS),
     ("ExecutionEnvironmentManager", None, _ENVIRONMENT),
+    ("Workspace", None, _WORKSPACE),
     ("Flowdeck", None, _RUNTIME),
 )

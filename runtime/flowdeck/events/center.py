@@ -13,12 +13,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from flowdeck.errors import FlowdeckError
 from flowdeck.events.aliases import matcher
 from flowdeck.events.catalogue import CATALOGUE, LEVELS, OPEN_FAMILIES, is_framework_type
+from flowdeck.events.delivery import DISPATCHES, DeliveryPolicy, make_hook
 from flowdeck.events.emitter import Emitter
 from flowdeck.events.encoding import describe
 from flowdeck.events.eventtype import Accept, EventType
@@ -38,6 +40,8 @@ TYPE_LIMIT: Final = 10_000
 """Event types kept; names beyond (an id inside a type name, say) are made anew each time."""
 HOOK_QUEUE: Final = 10_000
 """Events that may wait for one hook."""
+IDLE_FLUSH_S: Final = 0.1
+"""Seconds without an event after which a summary is delivered."""
 
 
 class UnlistedEvent(FlowdeckError, LookupError):
@@ -56,16 +60,30 @@ class EventCenter(Troubles):
     Args:
         strict_catalogue: refuse framework types the catalogue does not list; for tests.
         hook_queue: events that may wait for one hook before further ones are dropped and counted.
+        idle_flush_seconds: when a hook that gathers events gets its summary, if no further event comes.
+        background_timeout: seconds :meth:`async_flush` waits for a background hook before it cancels what that is
+            doing; ``None`` waits for it.
     """
 
-    def __init__(self, *, strict_catalogue: bool = False, hook_queue: int = HOOK_QUEUE) -> None:
+    def __init__(
+        self,
+        *,
+        strict_catalogue: bool = False,
+        hook_queue: int = HOOK_QUEUE,
+        idle_flush_seconds: float = IDLE_FLUSH_S,
+        background_timeout: float | None = None,
+    ) -> None:
         super().__init__()
         self.strict_catalogue = strict_catalogue
         self.hook_thread = HookThread()
         self._hook_queue = hook_queue
+        self._idle_flush_seconds = idle_flush_seconds
+        self._background_timeout = background_timeout
         self._types: dict[tuple[str, str | None], EventType] = {}
         self._interests: tuple[_Interest, ...] = ()
         self._hooks: dict[str, Hook] = {}
+        self.enter_run: Callable[[RunContext], None] | None = None
+        """Called once per execution, in the context its branches inherit; set by a sink that has ``enter_run``."""
         self._lock = threading.RLock()
         _centers.add(self)
         weakref.finalize(self, self.hook_thread.stop).atexit = False
@@ -118,6 +136,9 @@ class EventCenter(Troubles):
         event_type.sinks = direct + tuple(hook.offer for hook in hooks)
 
     def _reconnect(self) -> None:
+        entries = (getattr(interest.sink, "enter_run", None) for interest in self._interests)
+        entry = next((entry for entry in entries if entry is not None), None)
+        self.enter_run = None if entry is None else _guarded(entry)
         for event_type in set(self._types.values()):
             self._connect(event_type)
 
@@ -135,6 +156,10 @@ class EventCenter(Troubles):
             others = tuple(known for known in self._interests if known.sink is not sink)
             self._interests = (*others, interest)
             self._reconnect()
+
+        attached = getattr(sink, "attached", None)
+        if attached is not None:
+            attached(self)
 
     def remove_sink(self, sink: Sink | str) -> None:
         """Stop sending events to ``sink`` (or the sink of that name). The caller closes it. Unknown sinks are
@@ -158,6 +183,7 @@ class EventCenter(Troubles):
         event_types: str | list[str] | tuple[str, ...] | None = None,
         hook_name: str | None = None,
         dispatch: str = "await",
+        delivery_policy: Mapping[str, Any] | None = None,
     ) -> None:
         """Call ``callback(event)`` for matching events, whatever their level.
 
@@ -166,7 +192,9 @@ class EventCenter(Troubles):
             event_types: a name, a shell-style pattern, a list of them, or ``None`` for all events.
             hook_name: how to unregister it; the callback's own name by default. The same name replaces.
             dispatch: ``"await"``: a user's awaited emit returns after the callback did; ``"background"``: it never
-            waits.
+                waits; ``"coalesced"``: it never waits, and events of high frequency (deltas, stream items) come as
+                summaries.
+            delivery_policy: the details, see :meth:`DeliveryPolicy.of`; an invalid value in it counts as not given.
 
         Raises:
             ValueError: ``dispatch`` is neither, or no name can be found.
@@ -175,11 +203,16 @@ class EventCenter(Troubles):
         if not callable(callback):
             raise TypeError(f"a hook must be callable, not {callback.__class__.__name__}")
 
-        if dispatch not in ("await", "background"):
-            raise ValueError(f'dispatch must be "await" or "background", not {dispatch!r}')
+        if dispatch not in DISPATCHES:
+            raise ValueError(f"dispatch must be one of {', '.join(DISPATCHES)}, not {dispatch!r}")
 
         name = hook_name or getattr(callback, "__name__", None) or callback.__class__.__name__
-        hook = Hook(self, name, callback, event_types, dispatch=dispatch, queue_limit=self._hook_queue)
+        policy = DeliveryPolicy.of(delivery_policy, dispatch)
+        if policy.background_timeout is None and self._background_timeout is not None:
+            policy = replace(policy, background_timeout=self._background_timeout)
+
+        idle, queue = self._idle_flush_seconds, self._hook_queue
+        hook = make_hook(self, name, callback, event_types, policy, queue_limit=queue, idle_flush_seconds=idle)
         with self._lock:
             replaced = self._hooks.get(name)
             self._hooks[name] = hook
@@ -369,6 +402,18 @@ class EventCenter(Troubles):
         self.hook_thread.reset_after_fork()
         for hook in self._hooks.values():
             hook.reset_after_fork()
+
+
+def _guarded(enter: Callable[[RunContext], None]) -> Callable[[RunContext], None]:
+    """Keep what a sink does at the beginning of an execution from failing it."""
+
+    def entered(run: RunContext) -> None:
+        try:
+            enter(run)
+        except Exception:
+            log.warning("a sink's enter_run raised", exc_info=True)
+
+    return entered
 
 
 _centers: weakref.WeakSet[EventCenter] = weakref.WeakSet()

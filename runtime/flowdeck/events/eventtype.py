@@ -114,11 +114,17 @@ class EventType:
             None if error is None else ErrorInfo.of(error),
             meta,
             # The constant bytes of the usual shape; any other one is put together when it is encoded.
-            self.common
-            if message is None and error is None and meta is None and (source is None or source == self.source)
-            else None,
+            self.common if message is None and error is None and (source is None or source == self.source) else None,
         )
         for accept in sinks:
+            try:
+                accept(record)
+            except Exception as problem:
+                self.center.sink_failed(accept, record, problem)
+
+    def deliver(self, record: EventRecord) -> None:
+        """Hand a record of this type, made elsewhere, to whoever wants it. Never raises, never waits for a hook."""
+        for accept in self.sinks:
             try:
                 accept(record)
             except Exception as problem:

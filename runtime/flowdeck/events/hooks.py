@@ -68,6 +68,8 @@ class Hook:
         self.matches = matcher(event_types)
         self.dispatch = dispatch
         self.queue_limit = queue_limit
+        self.patience: float | None = None
+        """Seconds a flush without a timeout waits, before it cancels what the hook is doing; ``None``: for ever."""
         self.delivered = 0
         self.failures = 0
         self.dropped = 0
@@ -79,7 +81,7 @@ class Hook:
 
     def offer(self, record: EventRecord) -> None:
         """Queue one record; it is delivered soon. A full queue drops it and counts."""
-        if self in _active.get():
+        if self._is_inside():
             return
 
         lane = self._lane()
@@ -88,6 +90,10 @@ class Hook:
             return
 
         lane.put(record)
+
+    def _is_inside(self) -> bool:
+        """Whether the present code was called by this hook: its own events are not delivered to it."""
+        return self in _active.get()
 
     async def deliver(self, record: EventRecord) -> None:
         """Deliver one record and wait for the callback; after what is queued on this loop, so order is kept."""
@@ -190,7 +196,9 @@ class Hook:
     # -- lanes ---------------------------------------------------------------------------------------------------
 
     def _lane(self) -> Lane:
-        loop = running_loop() or self.center.hook_thread.loop()
+        return self._lane_on(running_loop() or self.center.hook_thread.loop())
+
+    def _lane_on(self, loop: asyncio.AbstractEventLoop) -> Lane:
         lane = self._lanes.get(loop)
         if lane is None:
             self._rescue_closed()
@@ -260,13 +268,24 @@ class Hook:
         """Wait until everything offered so far is delivered. Return whether it is."""
         self._rescue_closed()
         self._tell_dropped()
+        patient = timeout is None
+        timeout = self.patience if patient else timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         settled = True
         for lane in self.lanes():
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            settled = await self._settle(lane, left) and settled
+            if not await self._settle(lane, left):
+                settled = False
+                if patient or self.patience is not None:
+                    self._give_up(lane, left or 0.0)
 
         return settled
+
+    def _give_up(self, lane: Lane, waited: float) -> None:
+        """Cancel the callback a lane hangs in; what is queued behind it is delivered."""
+        record = lane.current
+        if record is not None and lane.cancel_current():
+            self._failed(record, TimeoutError(f"the callback was cancelled after {waited:.2f} s"))
 
     def flush(self, timeout: float) -> bool:
         """Synchronous twin of :meth:`async_flush`. What waits on the loop this thread runs can only be delivered to a

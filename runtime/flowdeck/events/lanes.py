@@ -82,7 +82,10 @@ class Lane:
         self.loop = loop
         self.queue: deque[EventRecord | Marker] = deque()
         self.task: asyncio.Task[None] | None = None
+        self.current: EventRecord | None = None
+        """What is being delivered."""
         self.scheduled = False
+        self._skipping = False
 
     def put(self, item: EventRecord | Marker) -> None:
         self.queue.append(item)
@@ -100,32 +103,59 @@ class Lane:
         except RuntimeError:  # the loop was closed: what is here moves to the Event Center's thread
             self.hook.rescue(self)
 
+    def cancel_current(self) -> bool:
+        """Cancel the delivery under way; the ones behind it follow. Return whether there was one."""
+        task = self.task
+        if task is None or task.done() or self.current is None:
+            return False
+
+        self._skipping = True
+        if running_loop() is self.loop:
+            task.cancel()
+        else:
+            self.loop.call_soon_threadsafe(task.cancel)
+
+        return True
+
     def _start(self) -> None:
         # An empty context: a hook must not inherit the variables of whichever step emitted first.
         self.task = self.loop.create_task(self._run(), context=contextvars.Context())
 
     async def _run(self) -> None:
-        try:
-            while True:
-                await self._deliver()
-                self.scheduled = False
-                if not self.queue:
-                    return
-
-                self.scheduled = True
-        except asyncio.CancelledError:
-            # The loop is shutting down. What it emitted is delivered before it is gone.
-            deadline = time.monotonic() + LAST_WORDS_S
+        while True:
             try:
-                await asyncio.wait_for(self._deliver(), LAST_WORDS_S)
-            except (TimeoutError, asyncio.CancelledError):
-                pass
+                await self._deliver()
+            except asyncio.CancelledError:
+                if self._skipping:  # only what was being delivered
+                    self._skipping = False
+                    self._uncancel()
+                    continue
+
+                await self._last_words()
+                raise
 
             self.scheduled = False
-            if self.queue and time.monotonic() >= deadline:
-                self.hook.rescue(self)
+            if not self.queue:
+                return
 
-            raise
+            self.scheduled = True
+
+    def _uncancel(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+
+    async def _last_words(self) -> None:
+        """The loop is shutting down. What it emitted is delivered before it is gone."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        try:
+            await asyncio.wait_for(self._deliver(), LAST_WORDS_S)
+        except (TimeoutError, asyncio.CancelledError):
+            pass
+
+        self.scheduled = False
+        if self.queue and time.monotonic() >= deadline:
+            self.hook.rescue(self)
 
     async def _deliver(self) -> None:
         count = 0
@@ -135,7 +165,11 @@ class Lane:
                 if not item.done():
                     item.set_result(None)
             else:
-                await self.hook.call(item)
+                self.current = item
+                try:
+                    await self.hook.call(item)
+                finally:
+                    self.current = None
 
             count += 1
             if count % SLICE == 0:

@@ -22,9 +22,9 @@ import msgspec
 from flowdeck.events.encoding import encode
 from flowdeck.events.ids import format_id, next_serial
 
-__all__ = ["INHERITED", "Fragment", "RunContext", "current_run", "run_context", "run_scope"]
+__all__ = ["INHERITED", "Fragment", "RunContext", "ambient", "current_run", "run_context", "run_scope"]
 
-INHERITED: Final = ("task_id", "tenant_id", "user_id", "trace_id", "traceparent")
+INHERITED: Final = ("task_id", "tenant_id", "user_id", "trace_id", "traceparent", "console")
 """The meta keys every child inherits, also on the fast path."""
 
 _ID_NAMES: Final = ("agent_id", "agent_name", "session_id", "response_id", "execution_id")
@@ -266,6 +266,11 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
     def __repr__(self) -> str:
         return f"RunContext({self.run_kind!r}, run_id={self.run_id!r}, parent_run_id={self.parent_run_id!r})"
 
+    def inherited(self, key: str) -> Any:
+        """Return one of the :data:`INHERITED` values of this run, ``None`` for nothing. Cheap, also for an attempt."""
+        run = self._parent if self._static is not None else self
+        return None if run is None else run._inheritance().mapping.get(key)
+
     def _inheritance(self) -> Fragment:
         """What children on the fast path take over from this run's meta."""
         if self._inherited is None:
@@ -319,6 +324,12 @@ current_run: ContextVar[RunContext | None] = ContextVar("flowdeck_current_run", 
 _ambient: ContextVar[Mapping[str, Any] | None] = ContextVar("flowdeck_run_context", default=None)
 
 
+def ambient(key: str) -> Any:
+    """Return what the surrounding :func:`run_context` blocks set for ``key``, ``None`` for nothing."""
+    values = _ambient.get()
+    return values.get(key) if values else None
+
+
 @contextmanager
 def run_scope(run: RunContext | None) -> Iterator[RunContext | None]:
     """Make ``run`` the current run inside the block."""
@@ -336,13 +347,22 @@ def run_context(
     tenant_id: str | None = None,
     user_id: str | None = None,
     trace_id: str | None = None,
+    traceparent: str | None = None,
     **values: Any,
 ) -> Iterator[dict[str, Any]]:
     """Put identity values into the meta of every run created inside the block; nested blocks add up.
 
-    ``None`` leaves the outer block's value. Further keywords enter the meta of the runs created directly.
+    ``traceparent`` is the W3C header of the traced call the runs are part of. ``None`` leaves the outer block's value.
+    Further keywords enter the meta of the runs created directly.
     """
-    given = {"task_id": task_id, "tenant_id": tenant_id, "user_id": user_id, "trace_id": trace_id, **values}
+    given = {
+        "task_id": task_id,
+        "tenant_id": tenant_id,
+        "user_id": user_id,
+        "trace_id": trace_id,
+        "traceparent": traceparent,
+        **values,
+    }
     merged = {**(_ambient.get() or {}), **{key: value for key, value in given.items() if value is not None}}
     token = _ambient.set(merged)
     try:

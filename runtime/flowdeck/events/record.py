@@ -58,6 +58,8 @@ class _Meta(msgspec.Struct, omit_defaults=True, gc=False):
     cause: int = 0
     attempt: int = 0
     duration_us: int | None = None
+    execution_id: str | None = None
+    """The one key of their own that the framework's lifecycle events carry."""
 
 
 class _Tail(msgspec.Struct, gc=False):
@@ -283,11 +285,17 @@ def _encode_common(record: EventRecord) -> bytes | None:
     payload = record._payload
     run = record.run
     common = record._common
-    if common is None or static is None or run is None or type(payload) is not dict or not payload:
+    if common is None or run is None or type(payload) is not dict or not payload:
         return None
 
-    opening = static.opening
-    if not opening or not static.isdisjoint(payload) or not _is_clean(payload):
+    execution_id = None
+    if record._meta:
+        execution_id = record._meta.get("execution_id")
+        if len(record._meta) != 1 or type(execution_id) is not str:
+            return None
+
+    opening = b"{" if static is None else static.opening
+    if not opening or not (static is None or static.isdisjoint(payload)) or not _is_clean(payload):
         return None
 
     for item in payload.values():
@@ -313,6 +321,7 @@ def _encode_common(record: EventRecord) -> bytes | None:
                     record.cause,
                     record.attempt,
                     record.duration_us,
+                    execution_id,
                 ),
                 milliseconds,
             )

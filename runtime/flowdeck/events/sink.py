@@ -15,6 +15,10 @@ class Sink(Protocol):
     ``accept`` must not block and must not raise; whatever takes time belongs to the sink's own thread. A sink which
     keeps a record for later reads :attr:`EventRecord.encoded` in ``accept``: only that is immune to later changes of
     the payload.
+
+    Optional, looked up by name: ``attached(center)`` is called when the sink joins an Event Center;
+    ``enter_run(run)`` is called once per execution in the context its branches inherit (for context variables a
+    handler should see); ``bind_store(store_sink)`` when the same ``runtime.observe`` call attaches a store.
     """
 
     @property
