@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.flows import NoopSink, chain_flow, fan_flow, journaled, nap_flow, plain
 from benchmarks.harness import (
     Figure,
     figure,
@@ -28,6 +29,7 @@ from benchmarks.harness import (
     reset_peak,
     table,
 )
+from benchmarks.pause_workloads import parked_branches, w4, w7
 from flowdeck.events import EventCenter
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import Fragment, RunContext
@@ -61,54 +63,6 @@ def chunk_events(center: EventCenter) -> Callable[[], None]:
         completed.emit(tail, STATIC, run, 1, 14, 0, scope, 13, 1, 2)
 
     return emit
-
-
-async def step(data: Any) -> Any:
-    return data.value
-
-
-def chain_flow(steps: int = 20) -> TriggerFlow:
-    flow = TriggerFlow(name="chain")
-    at = flow.process
-    for i in range(steps):
-        at = at.to((f"step_{i}", step))
-
-    return flow
-
-
-def fan_flow() -> TriggerFlow:
-    flow = TriggerFlow(name="fan")
-    flow.for_each().to(("branch", step)).end_for_each()
-    return flow
-
-
-def plain() -> Services:
-    return Services(center=EventCenter())
-
-
-def journaled(folder: str) -> tuple[Services, Any]:
-    from flowdeck_sinks.journal import JournalSink
-
-    center = EventCenter()
-    sink = JournalSink(folder, lossless=True)
-    center.add_sink(sink)
-    return Services(center=center), sink
-
-
-class NoopSink:
-    name = "noop"
-
-    def accept(self, record: object) -> None:
-        return None
-
-    def flush(self, timeout: float) -> bool:
-        return True
-
-    def close(self, timeout: float) -> None:
-        return None
-
-    def statistics(self) -> dict[str, int | float | str]:
-        return {}
 
 
 async def bare(value: Any) -> Any:
@@ -174,20 +128,13 @@ def w2() -> list[Figure]:
     return asyncio.run(main())
 
 
+async def crowd(flow: TriggerFlow, services: Services) -> None:
+    await asyncio.gather(*[flow.async_start(i, services=services) for i in range(1_000)])
+
+
 def w3() -> list[Figure]:
     """1,000 executions of 10 steps that sleep 1 ms: CPU seconds and growth of the resident size."""
-
-    async def nap(data: Any) -> Any:
-        await asyncio.sleep(0.001)
-        return data.value
-
-    flow = TriggerFlow(name="naps")
-    at = flow.process
-    for i in range(10):
-        at = at.to((f"nap_{i}", nap))
-
-    async def crowd(services: Services) -> None:
-        await asyncio.gather(*[flow.async_start(i, services=services) for i in range(1_000)])
+    flow = nap_flow()
 
     async def bare_crowd() -> None:
         async def one() -> None:
@@ -202,68 +149,34 @@ def w3() -> list[Figure]:
         gc.collect()
         reset_peak()
         before = peak_rss_mb()
-        seconds = await measure_async(lambda: crowd(off), 1)
+        seconds = await measure_async(lambda: crowd(flow, off), 1)
         grown = peak_rss_mb() - before
-        out = [limit, figure("W3 off", seconds, 1, "s", target=0.15, limit=limit.median)]
-        out.append(Figure("W3 off RSS growth", grown, grown, grown, "MB", 8))
+        return [
+            limit,
+            figure("W3 off", seconds, 1, "s", target=0.15, limit=limit.median),
+            Figure("W3 off RSS growth", grown, grown, grown, "MB", 8),
+        ]
+
+    return asyncio.run(main())
+
+
+def w3_journaled() -> list[Figure]:
+    """The same with every INFO event in the journal; in a process of its own, or its growth would hide in W3's."""
+    flow = nap_flow()
+
+    async def main() -> list[Figure]:
         with tempfile.TemporaryDirectory() as folder:
             services, sink = journaled(folder)
             gc.collect()
             reset_peak()
             before = peak_rss_mb()
-            seconds = await measure_async(lambda: crowd(services), 1)
+            seconds = await measure_async(lambda: crowd(flow, services), 1)
             grown = peak_rss_mb() - before
-            out.append(figure("W3 journaled", seconds, 1, "s", target=0.3, limit=limit.median))
-            out.append(Figure("W3 journaled RSS growth", grown, grown, grown, "MB", 12))
             sink.close(10)
-
-        return out
-
-    return asyncio.run(main())
-
-
-def pause_flow() -> TriggerFlow:
-    async def ask(data: Any) -> Any:
-        return await data.async_pause_for(type="approval", payload={"q": "ok?"}, resume_to="next")
-
-    flow = TriggerFlow(name="pause")
-    flow.to(("ask", ask)).to(("commit", step))
-    return flow
-
-
-def w4() -> list[Figure]:
-    """One pause and its answer, in memory; and the size of the snapshot of a parked execution."""
-    flow = pause_flow()
-
-    async def main() -> list[Figure]:
-        async def future() -> None:
-            waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-            async def wait() -> int:
-                return await waiter
-
-            task = asyncio.create_task(wait())
-            await asyncio.sleep(0)
-            waiter.set_result(1)
-            await task
-
-        limit = figure("bare future", await measure_async(future, 1000), 1)
-        off = plain()
-
-        async def once() -> None:
-            execution = flow.create_execution(auto_close=False, services=off)
-            await execution.async_start("T-1")
-            interrupt_id = next(iter(execution.get_pending_interrupts()))
-            await execution.async_continue_with(interrupt_id, {"approved": True})
-            await execution.async_close()
-            flow.remove_execution(execution)
-
-        out = [limit, figure("W4 in memory", await measure_async(once, 300), 1, target=30, limit=limit.median)]
-        parked = flow.create_execution(auto_close=False, services=off)
-        await parked.async_start("T-1")
-        size = float(len(json.dumps(parked.save(), separators=(",", ":"))))
-        out.append(Figure("W4 snapshot", size, size, size, "B", 1_000))
-        return out
+            return [
+                figure("W3 journaled", seconds, 1, "s", target=0.3),
+                Figure("W3 journaled RSS growth", grown, grown, grown, "MB", 12),
+            ]
 
     return asyncio.run(main())
 
@@ -283,7 +196,7 @@ def w5() -> list[Figure]:
         from flowdeck_sinks.journal import JournalSink
 
         center = EventCenter()
-        sink = JournalSink(folder, lossless=True)
+        sink = JournalSink(folder, lossless=True, publish=False)
         center.add_sink(sink)
         emit = chunk_events(center)
 
@@ -309,30 +222,16 @@ def w5() -> list[Figure]:
     return out
 
 
-def w7() -> list[Figure]:
-    """Resident bytes of a live parked execution, 10,000 of them."""
-    flow = pause_flow()
-    off = plain()
-    out = []
-
-    async def main() -> None:
-        gc.collect()
-        reset_peak()
-        before = peak_rss_mb()
-        held = []
-        for i in range(10_000):
-            execution = flow.create_execution(auto_close=False, services=off)
-            await execution.async_start(i)
-            held.append(execution)
-
-        size = (peak_rss_mb() - before) * 1024 * 1024 / len(held)
-        out.append(Figure("W7 live parked execution", size, size, size, "B", 4_000))
-
-    asyncio.run(main())
-    return out
-
-
-WORKLOADS: dict[str, Callable[[], list[Figure]]] = {"W1": w1, "W2": w2, "W3": w3, "W4": w4, "W5": w5, "W7": w7}
+WORKLOADS: dict[str, Callable[[], list[Figure]]] = {
+    "W1": w1,
+    "W2": w2,
+    "W3": w3,
+    "W3J": w3_journaled,
+    "W4": w4,
+    "W5": w5,
+    "W7": w7,
+    "PARKED": parked_branches,
+}
 
 
 def main() -> int:

@@ -5,8 +5,14 @@ A store is one directory (DESIGN §4)::
     store.json            format, id, created_by
     journal/              <writer>-<n>.jsonl   event segments, one open per writer, flock held while open
     parts/                Parquet parts made from sealed segments
+    days/                 larger Parquet files made from parts
     blobs/                <sha256>             payloads over 256 KiB
     writers/              <writer>.lock        held for the writer's life, gone when it ended cleanly
+    quarantine/           lines and files that cannot be read, kept as they were found
+    cursors/              <exporter>.json      how far each exporter has come
+    publish.lock          held by the process that changes parts/ and days/
+    publish.json          what the last publisher did
+    absences.json         which numbers retention took
     state.db              executions, interrupts and inbox: what is open now
     observe.duckdb        SQL views over the event files
 
@@ -84,7 +90,10 @@ DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 DEFAULT_STORE: Final = ".flowdeck"
 
-_OURS: Final = frozenset({"journal", "parts", "days", "blobs", "writers", "quarantine", "publish.lock"})
+_OURS: Final = frozenset(
+    {"journal", "parts", "days", "blobs", "writers", "quarantine", "cursors"}
+    | {"publish.lock", "publish.json", "absences.json"}
+)
 _OUR_PREFIXES: Final = ("store.json", "state.db", "observe.duckdb", ".")
 
 
@@ -106,6 +115,31 @@ class Layout:
     def parts(self) -> Path:
         """Directory of Parquet parts."""
         return self.root / "parts"
+
+    @property
+    def days(self) -> Path:
+        """Directory of compacted Parquet files."""
+        return self.root / "days"
+
+    @property
+    def quarantine(self) -> Path:
+        """Directory of what could not be read."""
+        return self.root / "quarantine"
+
+    @property
+    def cursors(self) -> Path:
+        """Directory of exporters' cursors."""
+        return self.root / "cursors"
+
+    @property
+    def publish_lock(self) -> Path:
+        """Lock of the process that changes ``parts/`` and ``days/``."""
+        return self.root / "publish.lock"
+
+    @property
+    def publish_json(self) -> Path:
+        """What the last publisher did."""
+        return self.root / "publish.json"
 
     @property
     def blobs(self) -> Path:
@@ -190,7 +224,7 @@ class Layout:
             except FileNotFoundError:
                 layout._found()
 
-            for directory in (layout.journal, layout.parts, layout.blobs, layout.writers):
+            for directory in (layout.journal, layout.parts, layout.days, layout.blobs, layout.writers):
                 directory.mkdir(DIRECTORY_MODE, exist_ok=True)
 
             # A glob that matches nothing is an error in SQL, so one empty file is always there.

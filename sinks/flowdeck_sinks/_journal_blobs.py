@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Final
 
 import msgspec
@@ -66,7 +67,9 @@ def _shrunk(layout: Layout, value: msgspec.Raw, levels: int) -> msgspec.Raw:
 def _stored(layout: Layout, content: bytes) -> dict[str, str | int]:
     digest = hashlib.sha256(content).hexdigest()
     path = layout.blobs / digest
-    if not path.exists():
+    try:
+        os.utime(path)  # retention leaves alone what is young
+    except FileNotFoundError:
         write_file(path, content)
 
     # Four bytes a character at most; a sequence cut at the end is dropped.

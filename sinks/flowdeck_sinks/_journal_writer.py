@@ -47,6 +47,12 @@ class Losses:
             if not numbered:
                 self._unnumbered += count
 
+    @property
+    def unreported(self) -> int:
+        """Lost events that are not on record yet."""
+        with self._lock:
+            return sum(count for count, _ in self._open.values())
+
     def take(self) -> tuple[dict[str, tuple[int, int]], int]:
         """Return and forget the unreported losses by reason, and how many of them have no number yet."""
         with self._lock:
@@ -83,6 +89,8 @@ class JournalWriter:
         """Lines the disk refused, in order; they go first next time."""
         self.blobs = 0
         self.reports = 0
+        self.told = 0
+        """Lost events that no report could be written for, and that were logged at close instead."""
         self.failure: Exception | None = None
         self.log = SegmentLog(layout, losses.add, **options)
 
@@ -125,9 +133,11 @@ class JournalWriter:
         self.held = []
         if left:
             self.losses.add(len(left), sum(map(len, left)), "closed")
+        self.told = self.losses.unreported
+        if self.told:
             _log.error(
-                "flowdeck journal: %d events lost at close, %s cannot be written: %s",
-                len(left),
+                "flowdeck journal: %d events lost at close, they could not be stored in %s: %s",
+                self.told,
                 self.layout.root,
                 self.failure,
             )

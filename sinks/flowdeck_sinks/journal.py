@@ -14,18 +14,19 @@ what is younger than one wake.
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
 import time
-import weakref
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from flowdeck.layout import Layout, StoreError, StorePermission, resolve_store
+from flowdeck_sinks._journal_exit import CLOSE_SECONDS, close_with_process, close_with_worker_process
+from flowdeck_sinks._journal_publish import PublishTrigger
 from flowdeck_sinks._journal_segment import SEGMENT_BYTES, SEGMENT_SECONDS
 from flowdeck_sinks._journal_writer import JournalWriter, Losses
 
@@ -36,8 +37,9 @@ WAKE_BYTES: Final = 256 * 1024
 WAKE_SECONDS: Final = 0.02
 RETRY_SECONDS: Final = 0.25
 """Pause between attempts while the disk refuses."""
-CLOSE_SECONDS: Final = 5.0
 LOSSLESS_SECONDS: Final = 60.0
+LOSSLESS_TYPES: Final = ("eval.",)
+"""Results are not observation: an evaluation waits for the disk rather than lose one."""
 
 # Values of JournalSink._wake_at, the queued bytes above which an emitting thread wakes the writer.
 _AT_FIRST: Final = -1
@@ -46,6 +48,10 @@ _NEVER: Final = sys.maxsize
 
 class Encoded(Protocol):
     """What the journal needs of an event record."""
+
+    @property
+    def event_type(self) -> str:
+        """Its type; looked at only when the queue is full."""
 
     @property
     def encoded(self) -> bytes:
@@ -60,11 +66,14 @@ class JournalSink:
         queue_bytes: Bound of what waits for the disk, in encoded bytes. One event larger than that is taken
             when nothing else waits.
         wake_seconds: Longest time an event waits before it is written.
-        lossless: A full queue makes the emitting thread wait instead of dropping.
+        lossless: For which events a full queue makes the emitting thread wait instead of dropping: all, none, or
+            those whose type begins with one of these.
         lossless_seconds: Longest such wait; after it the event is dropped and counted.
         fsync: Force each write to the device; only a power failure makes a difference.
         segment_bytes: Size at which a segment is sealed.
         segment_seconds: Age at which a segment is sealed.
+        publish: Start a publisher in the background when there is enough to publish
+            (see :mod:`flowdeck_sinks._journal_publish`).
 
     Raises:
         StoreError: The store cannot be created, is newer than this library, or is not writable.
@@ -78,11 +87,12 @@ class JournalSink:
         *,
         queue_bytes: int = QUEUE_BYTES,
         wake_seconds: float = WAKE_SECONDS,
-        lossless: bool = False,
+        lossless: bool | Iterable[str] = LOSSLESS_TYPES,
         lossless_seconds: float = LOSSLESS_SECONDS,
         fsync: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
+        publish: bool = True,
     ) -> None:
         self.layout = Layout.create(store)
         if not os.access(self.layout.journal, os.W_OK | os.X_OK):
@@ -94,7 +104,9 @@ class JournalSink:
         self._queue_bytes = queue_bytes
         self._wake_bytes = min(WAKE_BYTES, queue_bytes // 2)
         self._wake_seconds = wake_seconds
-        self._lossless_seconds = lossless_seconds if lossless else 0.0
+        self._lossless = lossless if isinstance(lossless, bool) else _prefixes(lossless)
+        self._lossless_seconds = lossless_seconds
+        self._publish = publish
         self._segment_options: dict[str, Any] = {
             "segment_bytes": segment_bytes,
             "segment_seconds": segment_seconds,
@@ -103,7 +115,7 @@ class JournalSink:
         self._closed = False
         self._reset()
         self._born()
-        _sinks.add(self)
+        close_with_process(self)
 
     def _reset(self) -> None:
         """Set up the queue, empty; in a forked child it replaces locks that other threads may have held."""
@@ -118,6 +130,7 @@ class JournalSink:
         self._thread: threading.Thread | None = None
         self._journal: JournalWriter | None = None
         self._losses = Losses()
+        self._trigger = PublishTrigger(self.layout) if self._publish else None
         self._stuck = False
         self._flushes_asked = 0
         self._flushes_done = 0
@@ -129,7 +142,7 @@ class JournalSink:
         """Queue one event. Never blocks (unless lossless) and never raises."""
         line = record.encoded
         size = len(line)
-        if self._queued + size > self._limit and not self._make_room(size):
+        if self._queued + size > self._limit and not self._make_room(record, size):
             return
 
         # No lock: CPython switches threads only at calls and jumps, and there is none between this load and
@@ -210,16 +223,17 @@ class JournalSink:
             "writes": log.writes if log else 0,
             "segments": log.segments if log else 0,
             "blobs": journal.blobs if journal else 0,
+            "told": journal.told if journal else 0,
             "failure": str(journal.failure or "") if journal else "",
         }
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, record: Encoded, size: int) -> bool:
         """Return whether an event may enter a full queue: it is empty, or lossless and waiting helped."""
         if not self._closed:
             if not self._queued:
                 return True
 
-            if self._lossless_seconds and threading.current_thread() is not self._thread:
+            if self._waits(record) and threading.current_thread() is not self._thread:
                 self._wake()
                 with self._changed:
                     self._changed.wait_for(
@@ -231,6 +245,11 @@ class JournalSink:
 
         self._losses.add(1, size, "closed" if self._closed else "queue_full", numbered=False)
         return False
+
+    def _waits(self, record: Encoded) -> bool:
+        """Whether a full queue makes the event wait."""
+        lossless = self._lossless
+        return lossless if isinstance(lossless, bool) else record.event_type.startswith(lossless)
 
     def _wake(self) -> None:
         self._wake_at = _NEVER  # one ring is enough
@@ -295,6 +314,8 @@ class JournalSink:
                     # Not in one statement: it would load _queued before the call and undo what accept() added.
                     self._queued -= freed
                     self._stuck = bool(journal.held)
+                    if self._trigger is not None and self._trigger.saw(lines, journal.log.bytes):
+                        self._ask_for_publisher(journal)
 
             with self._changed:
                 if not self._stuck:
@@ -302,6 +323,13 @@ class JournalSink:
                 self._changed.notify_all()
 
             return not self._stuck
+
+    def _ask_for_publisher(self, journal: JournalWriter) -> None:
+        """Start one if it is worth it; what is open until now is sealed for it."""
+        assert self._trigger is not None
+        if self._trigger.wanted():
+            journal.log.seal()
+            self._trigger.start()
 
     def _finish(self) -> None:
         """Write the rest, count what cannot be, and let go of the files."""
@@ -317,6 +345,8 @@ class JournalSink:
             self._queued = 0
             self._ended = True
             self._changed.notify_all()
+        if self._trigger is not None and self._journal is not None and self._journal.log.segments:
+            self._trigger.start()
 
     # -- birth, and birth again after a fork ---------------------------------------------------------------
 
@@ -338,7 +368,7 @@ class JournalSink:
                 return  # the interpreter is ending: close() writes what is queued
 
             self._thread = thread
-        _close_with_worker_process(self)
+        close_with_worker_process(self)
 
     def _running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -363,27 +393,5 @@ def create_sink(target: str | os.PathLike[str] | None = None, **options: Any) ->
     return JournalSink(resolve_store(target), **options)
 
 
-_sinks: weakref.WeakSet[JournalSink] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for sink in list(_sinks):
-        sink.close()
-
-
-def _reset_all() -> None:
-    for sink in list(_sinks):
-        sink._after_fork()
-
-
-def _close_with_worker_process(sink: JournalSink) -> None:
-    """Close with a multiprocessing child too: it ends without running atexit."""
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        from multiprocessing.util import Finalize
-
-        Finalize(sink, _close_all, exitpriority=0)
-
-
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_reset_all)
+def _prefixes(types: Iterable[str]) -> tuple[str, ...]:
+    return (types,) if isinstance(types, str) else tuple(types)

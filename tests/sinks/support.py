@@ -23,8 +23,9 @@ SOURCE = Path(__file__).parents[2]
 class Encoded:
     """A record that is already encoded: what a sink sees of one."""
 
-    def __init__(self, encoded: bytes) -> None:
+    def __init__(self, encoded: bytes, event_type: str = "test.event") -> None:
         self.encoded = encoded
+        self.event_type = event_type
 
 
 def plain(number: int, size: int = 0) -> Encoded:

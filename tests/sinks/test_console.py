@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowdeck.events import EventCenter, Fragment
+from flowdeck.events.lineage import RunContext, run_context
 from flowdeck_sinks.console import ConsoleSink, create_sink, strip_control
 
 
@@ -224,8 +225,63 @@ def test_a_forked_child_prints_its_own() -> None:
 
 
 def test_targets_are_modes() -> None:
-    """The entry point's target is the mode; a wrong one is named."""
-    assert create_sink("").mode == "simple"
-    assert create_sink("detail").mode == "detail"
+    """The entry point's target is the profile; a wrong mode or family is named."""
+    assert create_sink("").profiles.spec == "simple"
+    assert create_sink("detail").statistics()["mode"] == "detail"
     with pytest.raises(ValueError, match="off, simple, detail"):
         create_sink("loud")
+
+    with pytest.raises(ValueError, match="model, action, tool, trigger_flow, runtime, not 'chunk'"):
+        create_sink("simple+chunk=off")
+
+
+FAMILIES = ("model.completed", "action.started", "tool.loop_started", "chunk.started", "runtime.info", "my.event")
+
+
+@pytest.mark.parametrize(
+    ("profile", "shown"),
+    [
+        ("simple", "ssssss"),
+        ("detail", "dddddd"),
+        ("simple+model=detail", "dsssss"),
+        ("detail,trigger_flow=off", "ddd.dd"),
+        ("off+runtime=simple", "....ss"),
+        ("tool=detail", ".dd..."),
+        ("action=simple", ".ss..."),
+        ("action=off+tool=detail", "..d..."),
+        ("simple+tool=off+action=detail", "sd.sss"),
+    ],
+)
+def test_profiles_by_family(profile: str, shown: str) -> None:
+    """Each family has a mode; action and tool follow each other where only one is given."""
+
+    def emit(center: EventCenter) -> None:
+        for name in FAMILIES:
+            center.emit({"event_type": name, "payload": {"n": 1}})
+
+    lines = printed(profile, emit).splitlines()
+    seen = ""
+    for name in FAMILIES:
+        at = next((k for k, line in enumerate(lines) if f" {name}" in line), None)
+        detailed = at is not None and at + 1 < len(lines) and lines[at + 1] == "    {"
+        seen += "." if at is None else "d" if detailed else "s"
+
+    assert seen == shown
+
+
+def test_a_run_has_a_profile_of_its_own() -> None:
+    """run_context(console=…) goes before the sink's profile for that run and everything below it; nonsense does not."""
+
+    def emit(center: EventCenter) -> None:
+        for profile in ("off", "detail", "nonsense", None):
+            with run_context(**({"console": profile} if profile else {})):
+                parent = RunContext.create(run_kind="workflow_execution", meta={"flow_name": str(profile)})
+
+            child = RunContext.attempt(parent, "chunk_execution", Fragment({"chunk_name": f"in {profile}"}))
+            center.type("chunk.started").emit({"input": 1}, None, child)
+
+    text = printed("simple", emit)
+    assert "in off" not in text
+    assert "[in detail]\n    {" in text
+    assert "[in nonsense]\n" in text and "[in None]" in text
+    assert text.count("    {") == 1

@@ -75,7 +75,8 @@ def test_an_event_has_every_column(story: Story) -> None:
     assert event == {
         "event_type": "chunk.failed", "source": "TriggerFlowExecution", "level": "ERROR", "message": "oops",
         "run_id": chunk.run_id, "parent_run_id": "run-e1", "root_run_id": "run-e1", "run_kind": "chunk_execution",
-        "session_id": None, "execution_id": "e1", "flow_name": "audit", "step_name": "classify",
+        "agent_name": None, "model": None, "input_tokens": None, "output_tokens": None, "session_id": None,
+        "execution_id": "e1", "flow_name": "audit", "step_name": "classify",
         "operator_id": "op-classify", "scope": "each[3]/classify", "cause": 4, "epoch": 1, "seq": 1, "sub": None,
         "attempt": 2, "duration_ms": 1.5, "task_id": "t1", "tenant_id": "acme", "user_id": "u1", "trace_id": "tr1",
         "error_type": "ValueError", "wseq": 1, "writer": story.sink.writer, "schema_v": 1,

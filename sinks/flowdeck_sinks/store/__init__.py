@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from flowdeck_sinks.store._duckdb import DuckDBMissing
 from flowdeck_sinks.store.catalog import ensure_catalog
-from flowdeck_sinks.store.reader import QueryRefused, Reader, Result, connect, query
+from flowdeck_sinks.store.connection import QueryRefused, StoreConnection, connect
+from flowdeck_sinks.store.reader import Reader, Result, newest_runs, query
 from flowdeck_sinks.store.tail import JournalTail, RawBatch
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "RawBatch",
     "Reader",
     "Result",
+    "StoreConnection",
     "connect",
     "ensure_catalog",
+    "newest_runs",
     "query",
 ]

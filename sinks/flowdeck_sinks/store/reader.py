@@ -1,37 +1,29 @@
 """SQL over a store from Python: an in-memory DuckDB with the views, which takes no lock and writes no file.
 
-:func:`query` for one question, :class:`Reader` for many, :func:`connect` for a bare DuckDB connection.
+:func:`query` for one question, :class:`Reader` for many, :func:`~flowdeck_sinks.store.connection.connect` for a DuckDB
+connection.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from flowdeck.layout import Layout, is_locked, reap_writers
-from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
-from flowdeck_sinks.store.catalog import SEED, ensure_catalog
-from flowdeck_sinks.store.views import view_definitions
+from flowdeck.layout import StoreError
+from flowdeck_sinks.store.connection import QueryRefused, StoreConnection, connect
 
-__all__ = ["QueryRefused", "Reader", "Result", "connect", "query"]
+__all__ = ["QueryRefused", "Reader", "Result", "connect", "newest_runs", "query"]
 
 BATCH_ROWS: Final = 2048
 """Rows fetched at a time: DuckDB's own vector size."""
 
-VANISHED_TRIES: Final = 4
-"""Further tries when a file vanished. Files go in batches, minutes apart, so the second try is already rare."""
-
-_QUERY_WORDS: Final = frozenset({"select", "from", "with", "values", "pivot", "unpivot", "table", "describe", "show"})
-_EXPLAIN: Final = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
-_COMMENT: Final = re.compile(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", re.DOTALL)
-_VANISHED: Final = re.compile(r"No such file|Cannot open file|No files found", re.IGNORECASE)
-
-
-class QueryRefused(ValueError):
-    """The SQL does more than read."""
+HOURS: Final = (1, 24, 24 * 30)
+"""How far :func:`newest_runs` looks back before it reads all history."""
+SMALL_BYTES: Final = 50_000_000
+"""A history of this size is read as a whole: that takes as long as looking for less."""
 
 
 class Result:
@@ -64,6 +56,34 @@ class Result:
         """The rows, once."""
         return iter(self)
 
+    def arrow(self) -> Any:
+        """Return the rows as a ``pyarrow.Table``.
+
+        Raises:
+            StoreError: pyarrow is not installed.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
+                return self._connection.to_arrow_table()
+        except ImportError:
+            raise StoreError("Arrow tables need pyarrow: pip install 'flowdeck[arrow]'") from None
+        finally:
+            self.close()
+
+    def polars(self) -> Any:
+        """Return the rows as a ``polars.DataFrame``.
+
+        Raises:
+            StoreError: polars or pyarrow is not installed.
+        """
+        try:
+            import polars  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:
+            raise StoreError("Polars frames need polars: pip install 'flowdeck[arrow]'") from None
+
+        return polars.from_arrow(self.arrow())
+
     def close(self) -> None:
         """Let go of the rows not fetched; closes the connection of a one-off query. Idempotent."""
         if self._closing is not None:
@@ -90,9 +110,8 @@ class Reader:
         resumable: Iterable[str] = (),
         threads: int | None = None,
     ) -> None:
-        self.layout = Layout.open(store)
-        self._duckdb = require_duckdb()
-        self._connection = connect(store, resumable=resumable, threads=threads)
+        self.connection = connect(store, resumable=resumable, threads=threads, read_only=True)
+        self.layout = self.connection.layout
 
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Result:
         """Run one query and return its result. The previous result of this reader ends.
@@ -103,35 +122,7 @@ class Reader:
             QueryRefused: The statement is not a query.
             duckdb.Error: As DuckDB reports it; ``duckdb.InterruptException`` after :meth:`interrupt`.
         """
-        self._refuse_all_but_queries(sql)
-        refresh_writers(self._connection, self.layout)
-        for _ in range(VANISHED_TRIES):
-            try:
-                return self._run(sql, parameters)
-            except self._duckdb.IOException as error:
-                if not _VANISHED.search(str(error)):
-                    raise
-
-        return self._run(sql, parameters)
-
-    def interrupt(self) -> None:
-        """Stop the running query. Called from another thread."""
-        self._connection.interrupt()
-
-    def close(self) -> None:
-        """Close the connection. Idempotent."""
-        self._connection.close()
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self, sql: str, parameters: Sequence[Any] | dict[str, Any] | None) -> Result:
-        result = Result(self._connection.execute(sql, parameters))
+        result = Result(self.connection.execute(sql, parameters))
         zoned = [
             name for name, kind in zip(result.columns, result.types, strict=True) if kind == "TIMESTAMP WITH TIME ZONE"
         ]
@@ -141,79 +132,23 @@ class Reader:
         # The Python client needs pytz for these. The connection's zone is UTC, so nothing is lost without it.
         names = ", ".join(f'CAST("{name}" AS TIMESTAMP) AS "{name}"' for name in (n.replace('"', '""') for n in zoned))
         inner = sql.strip().rstrip(";")
-        return Result(self._connection.execute(f"SELECT * REPLACE ({names}) FROM (\n{inner}\n)", parameters))
+        return Result(self.connection.execute(f"SELECT * REPLACE ({names}) FROM (\n{inner}\n)", parameters))
 
-    def _refuse_all_but_queries(self, sql: str) -> None:
-        kinds = [statement.type.name for statement in self._connection.extract_statements(sql)]
-        text = _COMMENT.sub("", sql)
-        word = text.lstrip("( ").split(None, 1)[0].lower() if text.strip() else ""
-        if kinds == ["EXPLAIN"]:
-            # EXPLAIN ANALYZE runs what it explains.
-            self._refuse_all_but_queries(_EXPLAIN.sub("", text, count=1))
-            return
+    def interrupt(self) -> None:
+        """Stop the running query. Called from another thread."""
+        self.connection.interrupt()
 
-        pivot = kinds in (["MULTI"], ["CREATE", "SELECT"]) and word in _QUERY_WORDS
-        if kinds != ["SELECT"] and not pivot:
-            raise QueryRefused(
-                "Only one query at a time is run here (SELECT, FROM, WITH, DESCRIBE, EXPLAIN ...), and nothing that "
-                "writes or changes settings. To work on a copy, use flowdeck_sinks.store.connect() and "
-                "CREATE TABLE ... AS FROM events."
-            )
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        self.connection.close()
 
+    def __enter__(self) -> Reader:
+        return self
 
-def connect(
-    store: str | os.PathLike[str],
-    *,
-    resumable: Iterable[str] = (),
-    threads: int | None = None,
-) -> Any:
-    """Return an in-memory DuckDB connection with the store's views.
-
-    It sees new events with every query, takes no lock, and cannot reach files outside the store. For SQL you did
-    not write yourself use :class:`Reader`, which also refuses ``COPY`` into the store.
-
-    Args:
-        store: The store's directory.
-        resumable: Executions that ``state.db`` holds as resumable; they are not called lost.
-        threads: DuckDB threads; its own choice when omitted.
-
-    Raises:
-        StoreError: There is no store, it cannot be read, or DuckDB is missing.
-    """
-    layout = Layout.open(store)
-    duckdb = require_duckdb()
-    ensure_catalog(layout)
-    settings = {"autoload_known_extensions": "false", "autoinstall_known_extensions": "false"}
-    connection = duckdb.connect(":memory:", config=settings)
-    connection.execute("SET TimeZone = 'UTC'")
-    if threads is not None:
-        connection.execute(f"SET threads = {int(threads)}")
-    connection.execute("CREATE TABLE _dead_writers (writer VARCHAR)")
-    connection.execute("CREATE TABLE _resumable (execution_id VARCHAR)")
-    kept = [[execution_id] for execution_id in resumable]
-    if kept:
-        connection.executemany("INSERT INTO _resumable VALUES (?)", kept)
-    refresh_writers(connection, layout)
-    for statement in view_definitions(layout, with_parts=(layout.parts / SEED).exists(), in_memory=True):
-        connection.execute(statement)
-    allowed = {f"{layout.root}/", f"{as_pattern(layout.root)}/"}  # both are compared as text
-    connection.execute(f"SET allowed_directories = [{', '.join(map(quoted, allowed))}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    return connection
-
-
-def refresh_writers(connection: Any, layout: Layout) -> None:
-    """Tell the views of a :func:`connect` connection which writers were killed since the last look."""
-    reap_writers(layout)
-    # What could not be removed (another user's store) is listed instead.
-    try:
-        dead = [path.stem for path in layout.writers.glob("*.lock") if not is_locked(path)]
-    except OSError:
-        dead = []
-    connection.execute("DELETE FROM _dead_writers")
-    if dead:
-        connection.executemany("INSERT INTO _dead_writers VALUES (?)", [[writer] for writer in dead])
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def query(
@@ -237,3 +172,29 @@ def query(
 
     result._closing = reader
     return result
+
+
+def newest_runs(
+    connection: StoreConnection, limit: int, columns: str = "*", condition: str = "true"
+) -> StoreConnection:
+    """Ask for the newest runs, the newest first, reading only as much history as that takes.
+
+    Args:
+        connection: From :func:`connect` (:attr:`Reader.connection`).
+        limit: Most runs.
+        columns: SQL list of columns of ``runs``.
+        condition: SQL condition on them.
+
+    Returns:
+        The connection, which has the result.
+    """
+    order = "ORDER BY started_at DESC NULLS LAST, execution_id DESC"
+    for hours in HOURS if connection.size() > SMALL_BYTES else ():
+        row = connection.execute(
+            f"SELECT count(*) FROM recent_runs({hours}) WHERE started_at > hours_ago({hours}) AND ({condition})"
+        ).fetchone()
+        if row[0] >= limit:
+            recent = f"SELECT * FROM recent_runs({hours}) WHERE started_at > hours_ago({hours}) AND ({condition})"
+            return connection.execute(f"SELECT {columns} FROM ({recent}) {order} LIMIT {int(limit)}")
+
+    return connection.execute(f"SELECT {columns} FROM runs WHERE {condition} {order} LIMIT {int(limit)}")

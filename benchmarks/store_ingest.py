@@ -1,0 +1,247 @@
+"""What it costs to bring events to disk, to another process, and into Parquet.
+
+    python -m benchmarks.store_ingest [--seconds 10] [--json FILE]
+
+========  =============================================================================================================
+burst     events/s of CPU, emitting until on disk, one process; the limit is one write(2) of the same bytes
+paced     20,000 events/s for ``--seconds``: drops, and how far the disk is behind
+idle      CPU beside the emitting thread at 2,000 events/s, per event
+latency   emit until a byte tail in another process has the line, while 2,000 events/s are written
+publish   CPU per event from journal to Parquet, and bytes per event of parts and of a compacted day
+========  =============================================================================================================
+
+Payloads are those of :mod:`benchmarks.store_make`: about 1,000 bytes of JSON an event. CPU time, except where a rate or
+a latency is the figure; the load average stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.store_make import lines_select, prepared
+from flowdeck.events import EventCenter, Fragment, RunContext
+from flowdeck.layout import Layout
+from flowdeck_sinks.journal import JournalSink
+from flowdeck_sinks.store import JournalTail
+from flowdeck_sinks.store._duckdb import require_duckdb
+from flowdeck_sinks.store._keeping import Timing
+from flowdeck_sinks.store.compaction import compact
+from flowdeck_sinks.store.publisher import publish
+
+AT_ONCE = Timing(visible_after_ms=0, keep_ms=0)
+
+
+class Line:
+    """A record that is already encoded."""
+
+    __slots__ = ("encoded", "event_type")
+
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+        self.event_type = "bench.event"
+
+
+def lines(count: int) -> list[Line]:
+    """Return realistic events, encoded, without their number."""
+    connection = prepared(require_duckdb(), seed=1)
+    until = time.time_ns() // 1000
+    select = lines_select(0, count, executions=max(1, count // 20), until_us=until, span_us=3_600_000_000, seed=1)
+    target = Path(tempfile.mkdtemp()) / "lines.jsonl"
+    connection.execute(f"COPY (SELECT * EXCLUDE (wseq, filename) FROM ({select})) TO '{target}' (FORMAT json)")
+    found = [Line(line) for line in target.read_bytes().splitlines()]
+    target.unlink()
+    return found
+
+
+def burst(records: list[Line]) -> dict[str, float]:
+    """Emit as fast as possible until everything is on disk; beside it the bare write of the same bytes."""
+    rates, bare, app = [], [], []
+    size = sum(len(record.encoded) for record in records)
+    for _ in range(5):
+        with tempfile.TemporaryDirectory() as directory:
+            sink = JournalSink(f"{directory}/s", queue_bytes=2 * size, publish=False)
+            begun, thread = time.process_time(), time.thread_time()
+            accept = sink.accept
+            for record in records:
+                accept(record)
+            app.append((time.thread_time() - thread) / len(records))
+            sink.flush(60)
+            rates.append(len(records) / (time.process_time() - begun))
+            sink.close()
+            data = b"\n".join(record.encoded for record in records)
+            begun = time.process_time()
+            descriptor = os.open(f"{directory}/bare", os.O_WRONLY | os.O_CREAT)
+            for start in range(0, len(data), 1 << 20):
+                os.write(descriptor, data[start : start + (1 << 20)])
+            os.close(descriptor)
+            bare.append(len(records) / (time.process_time() - begun))
+    return {
+        "events_per_cpu_s": statistics.median(rates),
+        "bare_write_events_per_cpu_s": statistics.median(bare),
+        "ratio": statistics.median(bare) / statistics.median(rates),
+        "app_us": statistics.median(app) * 1e6,
+    }
+
+
+def real_burst(count: int) -> dict[str, float]:
+    """The same from ``emit`` on: records built, redacted and encoded, two kinds of event in turn."""
+    center = EventCenter()
+    rates = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as directory:
+            sink = JournalSink(f"{directory}/s", queue_bytes=1 << 30, publish=False)
+            center.add_sink(sink)
+            run = RunContext.create(run_kind="workflow_execution", execution_id="e", meta={"flow_name": "bench"})
+            static = Fragment({"flow_name": "bench", "chunk_name": "a", "chunk_id": "op-a"})
+            chunk = RunContext.attempt(run, "chunk_execution", static)
+            started, completed = center.type("chunk.started"), center.type("chunk.completed")
+            note = "word " * 60
+            begun = time.process_time()
+            for n in range(0, count, 2):
+                started.emit({"status": "running", "input": {"n": n, "note": note}}, run=chunk, epoch=1, seq=n + 1)
+                completed.emit({"status": "completed", "output": {"n": n, "note": note}}, run=chunk, epoch=1, seq=n + 2)
+            sink.flush(60)
+            rates.append(count / (time.process_time() - begun))
+            center.remove_sink(sink)
+            sink.close()
+    return {"emit_events_per_cpu_s": statistics.median(rates)}
+
+
+def paced(records: list[Line], per_second: int, seconds: float) -> dict[str, float]:
+    """Emit at a steady rate; return drops, lag at the end and CPU beside the emitting thread."""
+    with tempfile.TemporaryDirectory() as directory:
+        sink = JournalSink(f"{directory}/s", publish=False)
+        begun, cpu, thread = time.monotonic(), time.process_time(), time.thread_time()
+        sent, total = 0, int(per_second * seconds)
+        worst = 0.0
+        while sent < total:
+            due = min(total, int((time.monotonic() - begun) * per_second))
+            for n in range(sent, due):
+                sink.accept(records[n % len(records)])
+            sent = due
+            worst = max(worst, float(sink.statistics()["queued_bytes"]))
+            time.sleep(0.005)
+        flushing = time.monotonic()
+        sink.flush(60)
+        lag = time.monotonic() - flushing
+        beside = (time.process_time() - cpu) - (time.thread_time() - thread)
+        wall = time.monotonic() - begun
+        dropped = float(sink.statistics()["dropped"])
+        sink.close()
+    return {
+        "events_per_s": total / wall,
+        "dropped": dropped,
+        "most_queued_kb": worst / 1024,
+        "flush_at_end_ms": lag * 1e3,
+        "background_us": beside / total * 1e6,
+    }
+
+
+def latency(records: list[Line], seconds: float) -> dict[str, float]:
+    """Measure emit until another process's tail returned the line."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = f"{directory}/s"
+        Layout.create(store)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            _watch(store, writing, seconds + 1)
+            os._exit(0)
+
+        os.close(writing)
+        sink = JournalSink(store, publish=False)
+        begun = time.monotonic()
+        sent = 0
+        while time.monotonic() - begun < seconds:
+            for _ in range(10):
+                sink.accept(records[sent % len(records)])
+                sent += 1
+            stamp = b'{"event_id":"probe","event_type":"probe","at":%d}' % time.monotonic_ns()
+            sink.accept(Line(stamp))
+            time.sleep(0.005)
+        sink.close()
+        with os.fdopen(reading) as pipe:
+            delays = sorted(json.loads(pipe.read()))
+        os.waitpid(child, 0)
+    return {
+        "tail_p50_ms": delays[len(delays) // 2],
+        "tail_p99_ms": delays[int(len(delays) * 0.99)],
+        "probes": float(len(delays)),
+    }
+
+
+def _watch(store: str, pipe: int, seconds: float) -> None:
+    delays = []
+    end = time.monotonic() + seconds
+    with JournalTail(store, from_start=True) as tail:
+        while time.monotonic() < end:
+            for batch in tail.poll():
+                now = time.monotonic_ns()
+                delays += [(now - int(line.split(b'"at":')[1][:-1])) / 1e6 for line in batch.lines if b'"at":' in line]
+            time.sleep(0.005)
+    with os.fdopen(pipe, "w") as out:
+        out.write(json.dumps(delays))
+
+
+def publishing(records: list[Line]) -> dict[str, float]:
+    """Publish and compact what was written; return CPU and bytes per event."""
+    with tempfile.TemporaryDirectory() as directory:
+        sink = JournalSink(f"{directory}/s", queue_bytes=1 << 30, segment_bytes=8 << 20, publish=False)
+        for record in records:
+            sink.accept(record)
+        sink.close(60)
+        count = len(records)
+        journal = sum(path.stat().st_size for path in sink.layout.journal.glob("w*.jsonl"))
+        begun = time.process_time()
+        report = publish(sink.layout, timing=AT_ONCE)
+        published = time.process_time() - begun
+        publish(sink.layout, timing=AT_ONCE)
+        begun = time.process_time()
+        merged = compact(sink.layout, force=True, timing=AT_ONCE)
+        compacted = time.process_time() - begun
+    return {
+        "journal_bytes_per_event": journal / count,
+        "part_bytes_per_event": report.bytes / count,
+        "day_bytes_per_event": merged.bytes_after / count,
+        "publish_us": published / count * 1e6,
+        "compact_us": compacted / count * 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the paced runs (60 for the full figure)")
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    records = lines(given.events)
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "burst": lambda: burst(records),
+        "emit": lambda: real_burst(given.events),
+        "paced": lambda: paced(records, 20_000, given.seconds),
+        "idle": lambda: paced(records, 2_000, given.seconds / 2),
+        "latency": lambda: latency(records, given.seconds / 2),
+        "publish": lambda: publishing(records),
+    }
+    out: dict[str, Any] = {"mean_bytes": statistics.fmean(len(record.encoded) for record in records)}
+    print(f"{len(records):,} events of {out['mean_bytes']:,.0f} bytes; load {os.getloadavg()[0]:.1f}")
+    for name, run in parts.items():
+        out[name] = run()
+        for what, value in out[name].items():
+            print(f"{name:8} {what:30} {value:>14,.2f}")
+        print(f"{name:8} {'load':30} {os.getloadavg()[0]:>14,.2f}")
+    if given.json:
+        given.json.write_text(json.dumps(out, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""How a process ends without losing what its sinks hold: at exit, at SIGTERM, in forked children."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from types import FrameType
+from typing import Final, Protocol
+
+__all__ = ["CLOSE_SECONDS", "close_with_process", "close_with_worker_process"]
+
+CLOSE_SECONDS: Final = 5.0
+"""Longest time the end of a process waits for all its sinks together."""
+TERMINATE_SECONDS: Final = 2.0
+"""The same at SIGTERM: whoever sends it soon sends SIGKILL."""
+
+
+class Closable(Protocol):
+    """What is asked of a sink here."""
+
+    def close(self, timeout: float) -> None:
+        """Write and let go, within ``timeout`` seconds."""
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child."""
+
+
+_sinks: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def close_with_process(sink: Closable) -> None:
+    """Close ``sink`` when the process ends, by any way that lets it act.
+
+    That includes SIGTERM when nobody handles it: its default action would end the process without ``atexit``. Python
+    runs such a handler in the main thread only, and only that thread may set it; a sink made elsewhere does without.
+    """
+    _sinks.add(sink)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with suppress(ValueError):  # a sub-interpreter
+            signal.signal(signal.SIGTERM, _terminate)
+
+
+def close_with_worker_process(sink: Closable) -> None:
+    """Close with a multiprocessing child too: it ends without running atexit."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(sink, _close_all, exitpriority=0)
+
+
+def _close_all(seconds: float = CLOSE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    for sink in list(_sinks):
+        sink.close(max(0.0, deadline - time.monotonic()))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Close the sinks, then die of the signal as if nobody had handled it."""
+    # In a thread: this one may have been interrupted while it held a sink's lock.
+    closing = threading.Thread(target=_close_all, args=(TERMINATE_SECONDS,), daemon=True)
+    with suppress(RuntimeError):  # the interpreter is ending, and closes them itself
+        closing.start()
+        closing.join(TERMINATE_SECONDS)
+    if signal.getsignal(number) is _terminate:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _reset_all() -> None:
+    for sink in list(_sinks):
+        sink._after_fork()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_reset_all)
