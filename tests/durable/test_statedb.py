@@ -88,15 +88,15 @@ def test_an_older_format_is_brought_up_step_by_step(path: Path, monkeypatch: pyt
         connection.execute("DROP TABLE inbox")
         raise ValueError("half way")
 
-    monkeypatch.setattr(statedb, "FORMAT", 3)
-    monkeypatch.setattr(statedb, "MIGRATIONS", {1: add_column, 2: fail})
+    monkeypatch.setattr(statedb, "FORMAT", FORMAT + 2)
+    monkeypatch.setattr(statedb, "MIGRATIONS", {FORMAT: add_column, FORMAT + 1: fail})
     with pytest.raises(ValueError, match="half way"):
         prepare(path, 1.0)
-    assert pragma(path, "user_version") == 1
+    assert pragma(path, "user_version") == FORMAT
 
-    monkeypatch.setattr(statedb, "MIGRATIONS", {1: add_column, 2: lambda connection: None})
+    monkeypatch.setattr(statedb, "MIGRATIONS", {FORMAT: add_column, FORMAT + 1: lambda connection: None})
     prepare(path, 1.0)
-    assert pragma(path, "user_version") == 3
+    assert pragma(path, "user_version") == FORMAT + 2
     with closing(connect_readonly(path, 1.0)) as connection:
         connection.execute("SELECT epoch FROM executions")
         connection.execute("SELECT id FROM inbox")

@@ -133,7 +133,7 @@ class Batch:
         """
         connection.execute("BEGIN IMMEDIATE")
         try:
-            fenced = sum(part.write(connection) for part in self._parts)
+            fenced = self.write_into(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -141,6 +141,10 @@ class Batch:
             raise
 
         return fenced
+
+    def write_into(self, connection: sqlite3.Connection) -> int:
+        """Write everything inside the caller's transaction; see :meth:`write`."""
+        return sum(part.write(connection) for part in self._parts)
 
 
 class _Part:

@@ -6,10 +6,17 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
-from flowdeck.durable._rows import AmbiguousInterrupt, ExecutionRow, InboxEntry, InterruptRow
+from flowdeck.durable._rows import (
+    AmbiguousExecution,
+    AmbiguousInterrupt,
+    DurableInfo,
+    ExecutionRow,
+    InboxEntry,
+    InterruptRow,
+)
 from flowdeck.durable._values import decode
 
-__all__ = ["Query", "executions", "find_interrupt", "inbox", "interrupts"]
+__all__ = ["Query", "durable_info", "executions", "find_execution", "find_interrupt", "inbox", "interrupts"]
 
 CANDIDATES: Final = 6
 """How many fitting ids are looked for; one more than are shown."""
@@ -72,6 +79,52 @@ def interrupts() -> Query:
 def inbox() -> Query:
     """Select :class:`InboxEntry` from ``inbox``."""
     return Query(_INBOX, lambda row: InboxEntry(*(*row[:4], _value(row[4]), *row[5:])))
+
+
+def find_execution(connection: sqlite3.Connection, wanted: str) -> ExecutionRow | None:
+    """Return the execution that ``wanted`` means: see :meth:`ControlClient.find_execution`.
+
+    Raises:
+        AmbiguousExecution: Several fit.
+    """
+    if not wanted:
+        return None
+
+    tries = (
+        ("e.id = ?", (wanted,)),
+        ("e.finished_us IS NULL AND (substr(e.id, 1, ?) = ? OR substr(e.id, -?) = ?)", (len(wanted), wanted) * 2),
+        ("substr(e.id, 1, ?) = ? OR substr(e.id, -?) = ?", (len(wanted), wanted) * 2),
+    )
+    for condition, values in tries:
+        query = executions()
+        query.where(f"({condition})", *values)
+        found: list[ExecutionRow] = query.rows(connection, "e.started_us DESC", CANDIDATES)
+        if len(found) > 1:
+            shown = [row.id for row in found[: CANDIDATES - 1]]
+            raise AmbiguousExecution(wanted, shown + ["..."] * (len(found) == CANDIDATES))
+
+        if found:
+            return found[0]
+
+    return None
+
+
+def durable_info(connection: sqlite3.Connection, execution_id: str) -> DurableInfo | None:
+    """Return what is committed of an execution; ``None`` when it is not durable, or the file is of format 1."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'durable'").fetchone() is None:
+        return None
+
+    row = connection.execute(
+        "SELECT seq, token, parked, finished, wake_us, blocked, resource_keys, forked_from, forked_at, "
+        "(SELECT coalesce(sum(length(body)), 0) FROM inputs i WHERE i.key = d.key) + "
+        "(SELECT coalesce(sum(length(body)), 0) FROM snapshots s WHERE s.key = d.key) "
+        "FROM durable d WHERE execution_id = ?",
+        (execution_id,),
+    ).fetchone()
+    if row is None:
+        return None
+
+    return DurableInfo(row[0], row[1], bool(row[2]), bool(row[3]), row[4], row[5], decode(row[6]), *row[7:])
 
 
 def find_interrupt(connection: sqlite3.Connection, wanted: str) -> InterruptRow | None:

@@ -6,9 +6,17 @@ from typing import Any
 
 import msgspec
 
-from flowdeck.errors import InterruptError
+from flowdeck.errors import ExecutionError, InterruptError
 
-__all__ = ["AmbiguousInterrupt", "AnswerResult", "ExecutionRow", "InboxEntry", "InterruptRow"]
+__all__ = [
+    "AmbiguousExecution",
+    "AmbiguousInterrupt",
+    "AnswerResult",
+    "DurableInfo",
+    "ExecutionRow",
+    "InboxEntry",
+    "InterruptRow",
+]
 
 
 class ExecutionRow(msgspec.Struct, frozen=True):
@@ -93,6 +101,36 @@ class AnswerResult(msgspec.Struct, frozen=True):
     def accepted(self) -> bool:
         """Whether the request stands: accepted, applied, kept for later, or the repetition of one that was."""
         return self.outcome in (None, "applied", "early", "duplicate")
+
+
+class DurableInfo(msgspec.Struct, frozen=True):
+    """What the store holds of a durable execution."""
+
+    seq: int
+    """Inputs committed."""
+    token: int
+    """The fencing token: how often it was claimed, and its epoch."""
+    parked: bool
+    """Nothing runs: it waits for somebody, or for its time."""
+    finished: bool
+    wake_us: int | None
+    """When it has something to do by itself."""
+    blocked: str | None
+    """Why nobody could take it up."""
+    resource_keys: list[str]
+    """Runtime resources whoever takes it up has to bring."""
+    forked_from: str | None
+    forked_at: int | None
+    bytes: int
+    """What its inputs and snapshots take."""
+
+
+class AmbiguousExecution(ExecutionError, ValueError):
+    """A shortened execution id fits several."""
+
+    def __init__(self, wanted: str, candidates: list[str]) -> None:
+        self.candidates = candidates
+        super().__init__(f"{wanted!r} fits several executions: {', '.join(candidates)}. Give more of the id.")
 
 
 class AmbiguousInterrupt(InterruptError):

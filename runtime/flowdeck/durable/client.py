@@ -14,15 +14,44 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from flowdeck.durable import _inputs
 from flowdeck.durable._handle import Handle
-from flowdeck.durable._queries import Query, executions, find_interrupt, inbox, interrupts
+from flowdeck.durable._queries import (
+    Query,
+    durable_info,
+    executions,
+    find_execution,
+    find_interrupt,
+    inbox,
+    interrupts,
+)
 from flowdeck.durable._requests import Request, strict_json
-from flowdeck.durable._rows import AmbiguousInterrupt, AnswerResult, ExecutionRow, InboxEntry, InterruptRow
+from flowdeck.durable._rows import (
+    AmbiguousExecution,
+    AmbiguousInterrupt,
+    AnswerResult,
+    DurableInfo,
+    ExecutionRow,
+    InboxEntry,
+    InterruptRow,
+)
+from flowdeck.durable.store import Point
 from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
+from flowdeck.errors import ExecutionNotFound
 from flowdeck.events.ids import new_id
 from flowdeck.layout import Layout, StoreNotFound, is_writer_alive
 
-__all__ = ["KINDS", "AmbiguousInterrupt", "AnswerResult", "ControlClient", "ExecutionRow", "InboxEntry", "InterruptRow"]
+__all__ = [
+    "KINDS",
+    "AmbiguousExecution",
+    "AmbiguousInterrupt",
+    "AnswerResult",
+    "ControlClient",
+    "DurableInfo",
+    "ExecutionRow",
+    "InboxEntry",
+    "InterruptRow",
+]
 
 KINDS: Final = frozenset({"resume", "emit", "intervene", "cancel", "start", "timer"})
 """What an inbox row can ask for."""
@@ -97,6 +126,43 @@ class ControlClient:
         query = executions()
         query.where("e.id = ?", execution_id)
         return next(iter(self._rows(query, "e.id", 1)), None)
+
+    def find_execution(self, wanted: str) -> ExecutionRow | None:
+        """Return the execution of this id, or the only one whose id begins, or else ends, with it; open ones first.
+
+        Raises:
+            AmbiguousExecution: Several fit.
+        """
+        return self._look(lambda connection: find_execution(connection, wanted), None)
+
+    def durable_info(self, execution_id: str) -> DurableInfo | None:
+        """Return what is committed of an execution; ``None`` when it is not durable."""
+        return self._look(lambda connection: durable_info(connection, execution_id), None)
+
+    def history(self, execution_id: str) -> list[Point]:
+        """Return the committed points of a durable execution, oldest first; it can be forked from any.
+
+        Raises:
+            ExecutionNotFound: It is not durable.
+        """
+        return self._look(lambda connection: _inputs.history(connection, execution_id), [])
+
+    def stored_state(self, execution_id: str, at: int | None = None) -> dict[str, Any]:
+        """Return the state of a durable execution after ``at`` inputs (by default all), in the form of ``save()``.
+
+        Raises:
+            ExecutionNotFound: It is not durable.
+            ValueError: ``at`` is no committed point.
+            SnapshotError: What is stored cannot be read: a class of a value is gone, or the file is damaged.
+        """
+        from flowdeck.execution.replica import replay
+
+        stored = self._look(lambda connection: _inputs.read(connection, execution_id, at), None)
+        if stored is None:
+            raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
+
+        replica = replay(stored.header, stored.plans, stored.definition, stored.snapshot, stored.batches)
+        return replica.dump(0, stored.resource_keys)
 
     def list_interrupts(
         self,

@@ -25,7 +25,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flowdeck.durable._batch import (
     TERMINAL,
@@ -38,6 +38,7 @@ from flowdeck.durable._batch import (
     StatusChanged,
 )
 from flowdeck.durable._handle import Handle
+from flowdeck.durable._inputs import write_commits
 from flowdeck.durable._values import encode, expiry_us
 from flowdeck.durable._watcher import Watcher
 from flowdeck.durable.statedb import (
@@ -46,7 +47,9 @@ from flowdeck.durable.statedb import (
     prepare,
     state_db_path,
 )
+from flowdeck.errors import ExecutionFenced
 from flowdeck.execution.control import Controlled
+from flowdeck.execution.store import Commit, Done
 from flowdeck.layout import StoreError
 
 __all__ = ["StateControl", "open_control"]
@@ -67,6 +70,14 @@ _log = logging.getLogger("flowdeck.durable")
 
 ProblemCallback = Callable[[str, str], None]
 """``on_problem(kind, message)``; kinds: busy, unwritable, full_queue, dropped, closed, fenced, watch, delivery."""
+
+
+class Submitted(NamedTuple):
+    """A durable commit on its way to the file."""
+
+    commit: Commit
+    changes: list[Change]
+    done: Done
 
 
 def open_control(
@@ -111,13 +122,15 @@ class StateControl:
         self._writer: Callable[[], str] = writer if callable(writer) else lambda: writer
         self._on_problem = _log_problem if on_problem is None else on_problem
         self._closed = False
+        self.durability = "live"
+        """``live``, ``exit``, ``process`` or ``full``; only ``full`` waits for the disk."""
         self._handle = Handle(path, self._open)
         self._reset()
         _instances.add(self)
 
     def _reset(self) -> None:
         """Take the state of a control that nobody used yet. Also what a forked child begins with."""
-        self._queue: deque[Change | threading.Event] = deque()
+        self._queue: deque[Change | Submitted | threading.Event] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -127,7 +140,7 @@ class StateControl:
         self._reported: set[str] = set()
         self._watcher = Watcher(self.path, self._writer, self.ack, self._problem)
         self._counts = dict.fromkeys(
-            ("accepted", "written", "commits", "retries", "dropped", "fenced", "unencodable"), 0
+            ("accepted", "written", "durable", "commits", "retries", "dropped", "fenced", "unencodable"), 0
         )
 
     # -- the protocol: called by executions, on any thread ---------------------------------------------------
@@ -136,8 +149,7 @@ class StateControl:
         """Register an execution. ``info``: flow_name, entrypoint, run_id, root_run_id, parent_execution_id,
         definition, task_id, tenant_id, user_id, started_us; what is missing is stored as null."""
         try:
-            watched = self._watcher.add(execution)
-            self._put(Opened(execution.id, self._writer(), dict(info), _now_us(), watched))
+            self._put(self._change("opened", (execution, info)))
         except Exception as error:
             self._lost(error)
 
@@ -148,7 +160,7 @@ class StateControl:
             return
 
         try:
-            self._put(StatusChanged(execution_id, self._writer(), status, _now_us()))
+            self._put(self._change("status", (execution_id, status)))
         except Exception as error:
             self._lost(error)
 
@@ -156,19 +168,7 @@ class StateControl:
         """Publish an interrupt record (keys ``id``, ``type``, ``payload``, ``schema``, ``assignees``, ``expires_at``
         in seconds or ``expires_us``, and whatever else it carries)."""
         try:
-            # Encoded here and now: the record lives on and changes in the execution.
-            record, clean = encode(interrupt)
-            self._counts["unencodable"] += not clean
-            self._put(
-                InterruptOpened(
-                    execution_id,
-                    str(interrupt["id"]),
-                    str(interrupt.get("type") or "pause"),
-                    record,
-                    expiry_us(interrupt),
-                    _now_us(),
-                )
-            )
+            self._put(self._change("interrupt_opened", (execution_id, interrupt)))
         except Exception as error:
             self._lost(error)
 
@@ -177,26 +177,83 @@ class StateControl:
     ) -> None:
         """Say how an interrupt ended: ``resumed``, ``cancelled`` or ``expired``."""
         try:
-            text, clean = encode(response)
-            self._counts["unencodable"] += not clean
-            self._put(InterruptClosed(execution_id, interrupt_id, status, text, actor, _now_us()))
+            self._put(self._change("interrupt_closed", (execution_id, interrupt_id, status, response, actor)))
         except Exception as error:
             self._lost(error)
 
     def ack(self, row_id: int, outcome: str, detail: str | None) -> None:
         """Say what became of a delivered inbox row: applied, duplicate, conflict, expired, early or rejected."""
         try:
-            self._put(Ack(row_id, outcome, detail, _now_us()))
+            self._put(self._change("ack", (row_id, outcome, detail)))
         except Exception as error:
             self._lost(error)
 
     def finished(self, execution_id: str, status: str) -> None:
         """Register the terminal status and stop watching the execution."""
         try:
-            self._watcher.remove(execution_id)
-            self._put(StatusChanged(execution_id, self._writer(), status, _now_us()))
+            self._put(self._change("finished", (execution_id, status)))
         except Exception as error:
             self._lost(error)
+
+    def _change(self, name: str, arguments: tuple[Any, ...]) -> Change:
+        """Return what a call of the protocol means for the file. Encoded here and now: records live on and change."""
+        now = _now_us()
+        if name == "opened":
+            execution, info = arguments
+            return Opened(execution.id, self._writer(), dict(info), now, self._watcher.add(execution))
+
+        if name == "interrupt_opened":
+            execution_id, interrupt = arguments
+            record, clean = encode(interrupt)
+            self._counts["unencodable"] += not clean
+            kind = str(interrupt.get("type") or "pause")
+            return InterruptOpened(execution_id, str(interrupt["id"]), kind, record, expiry_us(interrupt), now)
+
+        if name == "interrupt_closed":
+            execution_id, interrupt_id, status, response, actor = arguments
+            text, clean = encode(response)
+            self._counts["unencodable"] += not clean
+            return InterruptClosed(execution_id, interrupt_id, status, text, actor, now)
+
+        if name == "ack":
+            row_id, outcome, detail = arguments
+            return Ack(row_id, outcome, detail, now)
+
+        execution_id, status = arguments
+        if name == "finished":
+            self._watcher.remove(execution_id)
+
+        return StatusChanged(execution_id, self._writer(), status, now)
+
+    # -- durable executions: what must not be lost -----------------------------------------------------------
+
+    def make_durable(self, durability: str) -> None:
+        """From now on take commits. ``full`` waits for the disk at every commit, also of mere changes."""
+        self.durability = durability
+        self._handle.close()  # opened anew with the pragma that goes with it
+
+    def submit(self, commit: Commit, done: Done) -> None:
+        """Queue a durable execution's commit, with its changes. It is never dropped: until the file takes it, the
+        execution waits."""
+        try:
+            changes = [self._change(name, arguments) for name, arguments in commit.changes]
+        except Exception as error:
+            done(error)
+            return
+
+        if self._closed:
+            done(ExecutionFenced(f"execution {commit.execution_id}: the store was closed"))
+            return
+
+        self._queue.append(Submitted(commit, changes, done))
+        if not self._hurry.is_set():
+            self._hurry.set()
+
+        if self._parked:
+            self._parked = False
+            self._wake.set()
+        elif self._thread is None:
+            self._start()
 
     def flush(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds until all that was said before is committed; tell whether it is."""
@@ -225,8 +282,13 @@ class StateControl:
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    @property
+    def writer(self) -> str:
+        """The id under which this process owns what it registers."""
+        return self._writer()
+
     def statistics(self) -> dict[str, int | float | str]:
-        """Return counters since the start (or the fork): accepted, written, commits, retries, dropped, fenced,
+        """Return counters since the start (or the fork): accepted, written, durable, commits, retries, dropped, fenced,
         unencodable, delivered, delivery_failures, looks; and now: queued, merged, watched, state."""
         state = "closed" if self._closed else "failing" if self._reported & {"busy", "unwritable"} else "ok"
         return {
@@ -281,23 +343,34 @@ class StateControl:
 
     def _open(self) -> sqlite3.Connection:
         prepare(self.path, BUSY_SECONDS)
-        return connect(self.path, BUSY_SECONDS)
+        connection = connect(self.path, BUSY_SECONDS)
+        if self.durability == "full":
+            connection.execute("PRAGMA synchronous = FULL")
+
+        return connection
 
     # -- the writer thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         batch = Batch()
+        commits: list[Submitted] = []
         waiting: list[threading.Event] = []
         pause = RETRY_SECONDS[0]
-        while self._gather(batch, waiting):
+        while self._gather(batch, commits, waiting):
             try:
-                if len(batch):
+                if commits:
+                    with self._handle.use() as connection:
+                        self._commit_all(connection, batch, commits)
+                elif len(batch):
                     with self._handle.use() as connection:
                         self._write(connection, batch)
             except StoreError as error:
                 self._failed(error)
                 if self._closed:
-                    self._counts["dropped"] += len(batch)
+                    self._counts["dropped"] += len(batch) + len(commits)
+                    for submitted in commits:
+                        submitted.done(error)
+
                     break
 
                 self._hurry.wait(pause)
@@ -306,7 +379,7 @@ class StateControl:
 
             pause = RETRY_SECONDS[0]
             self._committed(batch, waiting)
-            batch, waiting = Batch(), []
+            batch, commits, waiting = Batch(), [], []
 
         self._handle.close()
 
@@ -333,10 +406,63 @@ class StateControl:
                 except Exception as reason:
                     self._lost(reason)
 
-    def _gather(self, batch: Batch, waiting: list[threading.Event]) -> bool:
+    def _commit_all(self, connection: sqlite3.Connection, batch: Batch, commits: list[Submitted]) -> None:
+        """Write commits and batch. What SQLite cannot take at all is refused alone, and does not stop the rest."""
+        try:
+            self._commit(connection, batch, commits)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            if len(commits) == 1:
+                commits[0].done(error)
+                return
+
+            for submitted in commits:
+                self._commit_all(connection, Batch(), [submitted])
+
+    def _commit(self, connection: sqlite3.Connection, batch: Batch, commits: list[Submitted]) -> None:
+        """Write commits with the changes they carry, and the batch beside them, in one transaction.
+
+        Raises:
+            sqlite3.Error: nothing was written; all of it is tried again.
+        """
+        attached = Batch()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            refused = write_commits(connection, [submitted.commit for submitted in commits])
+            for place, submitted in enumerate(commits):
+                if place not in refused:
+                    for change in submitted.changes:
+                        attached.add(change)
+
+            fenced = attached.write_into(connection)
+            if len(batch):
+                fenced += batch.write_into(connection)
+
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+            raise
+
+        self._fenced(fenced + sum(isinstance(error, ExecutionFenced) for error in refused.values()))
+        self._counts["durable"] += len(commits)
+        still_open = attached.still_open()
+        if still_open and not self._closed:
+            self._watcher.watch(still_open)
+
+        for place, submitted in enumerate(commits):
+            submitted.done(refused.get(place))
+
+        if not len(batch):
+            self._counts["commits"] += 1
+            self._reported -= {"busy", "unwritable", "full_queue"}
+
+    def _gather(self, batch: Batch, commits: list[Submitted], waiting: list[threading.Event]) -> bool:
         """Move what has been said into the batch, waiting for it if there is nothing; False when it is time to end."""
         queue = self._queue
-        if not queue and not len(batch) and not waiting:
+        if not queue and not len(batch) and not commits and not waiting:
             self._parked = True
             # A caller that appended before it saw the flag does not wake us, so look once more.
             if not queue and not self._closed:
@@ -351,13 +477,15 @@ class StateControl:
         # Bounded by what is there now: callers may append as fast as this loop takes.
         for _ in range(len(queue)):
             item = queue.popleft()
-            if isinstance(item, threading.Event):
+            if isinstance(item, Submitted):
+                commits.append(item)
+            elif isinstance(item, threading.Event):
                 waiting.append(item)
             else:
                 batch.add(item)
 
         self._merged = len(batch)
-        return bool(len(batch) or waiting or not self._closed)
+        return bool(len(batch) or commits or waiting or not self._closed)
 
     def _committed(self, batch: Batch, waiting: list[threading.Event]) -> None:
         self._merged = 0

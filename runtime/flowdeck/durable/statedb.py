@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from flowdeck.durable._inputs import INPUT_TABLES
 from flowdeck.layout import (
     StoreDamaged,
     StoreError,
@@ -45,13 +46,19 @@ __all__ = [
     "state_db_path",
 ]
 
-FORMAT: Final = 1
-"""The format this version writes, kept in ``PRAGMA user_version``."""
+FORMAT: Final = 2
+"""The format this version writes, kept in ``PRAGMA user_version``. 2 added durable executions; 1 is read and raised."""
 
 APPLICATION_ID: Final = 0x464C4F57
 """``FLOW``: tells a ``state.db`` from any other SQLite file."""
 
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
+
+def _add_durable(connection: sqlite3.Connection) -> None:
+    for statement in INPUT_TABLES:
+        connection.execute(statement)
+
+
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _add_durable}
 """``{n: step}``: ``step(connection)`` turns format n into n + 1, inside the transaction that calls it."""
 
 _ELSEWHERE: Final = "name another store with --store or FLOWDECK_STORE"
@@ -115,6 +122,7 @@ _SCHEMA: Final = (
     """,
     # "early" rows wait for something that does not exist yet, so the next owner has to see them again.
     "CREATE INDEX inbox_pending ON inbox(execution_id, id) WHERE outcome IS NULL OR outcome = 'early'",
+    *INPUT_TABLES,
 )
 
 

@@ -1,0 +1,440 @@
+"""The execution store over ``state.db``: many executions of many processes on one machine.
+
+Commits go through the control plane's writer thread: all that is ready is one transaction (``BEGIN IMMEDIATE``, group
+commit), with the changes the inbox and the lists are made of. Claims and forks are transactions of their own. A process
+holds executions under its writer id; it lives while it holds the writer's lock, and counts as stuck when its lease has
+run out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from flowdeck.durable import _inputs
+from flowdeck.durable._forking import fork_of
+from flowdeck.durable._handle import Handle
+from flowdeck.durable._rows import AnswerResult, ExecutionRow, InterruptRow
+from flowdeck.durable._values import decode
+from flowdeck.durable.client import ControlClient
+from flowdeck.durable.control import StateControl
+from flowdeck.durable.statedb import connect, connect_readonly, prepare
+from flowdeck.durable.store import DURABILITIES, Claim, Commit, Done, Point, Retention, Stored, Work
+from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, ExecutionNotFound
+from flowdeck.events.ids import new_id as draw_id
+from flowdeck.execution.control import InboxRow
+from flowdeck.layout import Layout, is_writer_alive, live_writers
+
+__all__ = ["SqliteStore"]
+
+BUSY_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 0.04
+"""Time between two looks at ``PRAGMA data_version``; a look takes microseconds."""
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """An :class:`~flowdeck.durable.store.ExecutionStore` over one ``state.db``.
+
+    Args:
+        control: the control plane of this process on that file; its thread writes.
+        durability: ``exit``, ``process`` or ``full``; see :data:`~flowdeck.durable.store.DURABILITIES`.
+
+    Raises:
+        ValueError: an unknown durability, or ``live``, which needs no store.
+    """
+
+    def __init__(self, control: StateControl, durability: str = "full") -> None:
+        if durability not in DURABILITIES[1:]:
+            raise ValueError(f"durability={durability!r}: expected {', '.join(map(repr, DURABILITIES[1:]))}")
+
+        self.control = control
+        self.durability = durability
+        self.path: Path = control.path
+        self.layout = Layout(self.path.parent)
+        self.on_host: Callable[[Any], None] | None = None
+        """Told of every execution of this process that becomes durable."""
+        self.on_open: Callable[[Any], Any] | None = None
+        """Returns what the inbox shall deliver to in place of an execution that is being registered."""
+        self.on_reopen: Callable[[Any, str], Any] | None = None
+        """Brings an execution back that was started before; awaitable."""
+        self.on_rest: Callable[[Any, int | None], None] | None = None
+        """Told when an execution comes to rest (with its wake-up time), and when it stirs again (``-1``)."""
+        self._writer = Handle(self.path, self._open)
+        self._reader = Handle(self.path, lambda: connect_readonly(self.path, BUSY_SECONDS))
+        self._client: ControlClient | None = None
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] = (0, 0)
+        control.make_durable(durability)
+
+    @property
+    def owner(self) -> str:
+        """Under which writer id this process holds executions."""
+        return self.control.writer
+
+    @property
+    def gated(self) -> bool:
+        """Whether handlers wait for commits."""
+        return self.durability != "exit"
+
+    # -- committing ----------------------------------------------------------------------------------------------
+
+    def submit(self, commit: Commit, done: Done) -> None:
+        if self.on_open is not None and commit.changes:
+            commit.changes = tuple(
+                (name, (self.on_open(arguments[0]), arguments[1])) if name == "opened" else (name, arguments)
+                for name, arguments in commit.changes
+            )
+
+        self.control.submit(commit, done)
+
+    def hosts(self, execution: Any) -> None:
+        if self.on_host is not None:
+            self.on_host(execution)
+
+    def rests(self, execution: Any, wake_us: int | None) -> None:
+        """An execution has come to rest, and that is committed; with ``-1`` it stirs again."""
+        if self.on_rest is not None:
+            self.on_rest(execution, wake_us)
+
+    async def reopen(self, flow: Any, execution_id: str) -> Any:
+        """Return the handle of an execution that is there already, or ``None``; see :meth:`Host.reopen`."""
+        return None if self.on_reopen is None else await self.on_reopen(flow, execution_id)
+
+    def flush(self, timeout: float) -> bool:
+        return self.control.flush(timeout)
+
+    def close(self, timeout: float) -> None:
+        self.control.close(timeout)
+        self._writer.close()
+        self._reader.close()
+
+    # -- ownership -----------------------------------------------------------------------------------------------
+
+    def claim(self, execution_id: str, *, token: int | None = None, force: bool = False) -> Claim:
+        with self._writer.use() as connection, _transaction(connection):
+            row = connection.execute(
+                "SELECT d.token, d.finished, coalesce(e.writer, ''), coalesce(e.status, '') FROM durable d "
+                "LEFT JOIN executions e ON e.id = d.execution_id WHERE d.execution_id = ?",
+                (execution_id,),
+            ).fetchone()
+            if row is None:
+                raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
+
+            present, finished, writer, status = row
+            if finished:
+                raise ExecutionError(f"execution {execution_id} is finished ({status})")
+
+            if token is not None and token != present:
+                raise ExecutionBusy(f"execution {execution_id} was taken up by another process just now")
+
+            if not force and self._runs_elsewhere(connection, writer):
+                raise ExecutionBusy(
+                    f"execution {execution_id} is held by the living process {writer}; ask it through the inbox, or "
+                    "end it first"
+                )
+
+            stored = _inputs.read(connection, execution_id)
+            connection.execute(
+                "UPDATE durable SET token = token + 1, parked = 0, blocked = NULL WHERE execution_id = ?",
+                (execution_id,),
+            )
+            connection.execute("UPDATE executions SET writer = ? WHERE id = ?", (self.owner, execution_id))
+
+        fields = {name: getattr(stored, name) for name in Stored.__struct_fields__}
+        return Claim(**fields, token=present + 1, flow_name=stored.header["flow"]["name"])
+
+    def _runs_elsewhere(self, connection: sqlite3.Connection, writer: str) -> bool:
+        """Whether another process holds it: it lives, and has not let its lease run out."""
+        if not writer or writer == self.owner:
+            return False
+
+        lease = connection.execute("SELECT until_us FROM owners WHERE writer = ?", (writer,)).fetchone()
+        if lease is not None and lease[0] < _now_us():
+            return False
+
+        return self._alive(writer)
+
+    def _alive(self, writer: str) -> bool:
+        return is_writer_alive(self.layout, writer)
+
+    def release(self, execution_id: str, token: int, *, blocked: str | None = None) -> bool:
+        with self._writer.use() as connection, _transaction(connection):
+            changed = connection.execute(
+                "UPDATE durable SET token = token + 1, blocked = ? WHERE execution_id = ? AND token = ? AND finished = 0",
+                (blocked, execution_id, token),
+            )
+            if changed.rowcount != 1:
+                return False
+
+            connection.execute("UPDATE executions SET writer = '' WHERE id = ?", (execution_id,))
+            if blocked is not None:
+                connection.execute(
+                    "UPDATE executions SET status = 'blocked_version', updated_us = ? WHERE id = ?",
+                    (_now_us(), execution_id),
+                )
+
+            return True
+
+    def heartbeat(self, seconds: float) -> None:
+        with self._writer.use() as connection:
+            connection.execute(
+                "INSERT INTO owners (writer, until_us) VALUES (?, ?) "
+                "ON CONFLICT (writer) DO UPDATE SET until_us = excluded.until_us",
+                (self.owner, _now_us() + round(seconds * 1e6)),
+            )
+
+    def work(self, flows: Collection[str], *, blocked: bool = False, limit: int = 100) -> list[Work]:
+        with self._reader.use() as connection:
+            values = {
+                "flows": msgspec.json.encode(sorted(flows)).decode(),
+                "elsewhere": msgspec.json.encode(self._others(connection)).decode(),
+                "me": self.owner,
+                "now": _now_us(),
+                "blocked": int(blocked),
+                "limit": limit,
+            }
+            return [Work(*row) for row in connection.execute(_WORK, values)]
+
+    def _others(self, connection: sqlite3.Connection) -> list[str]:
+        """Return the processes that hold what they hold: they live, and their leases have not run out."""
+        return [w for w in live_writers(self.layout) if w != self.owner and self._runs_elsewhere(connection, w)]
+
+    def starts(self, names: Collection[str]) -> list[InboxRow]:
+        """Return requests to start an execution of these flows (names or entrypoints)."""
+        with self._reader.use() as connection:
+            rows = connection.execute(
+                "SELECT id, execution_id, kind, target, payload, dedup_key, actor, created_us FROM inbox "
+                "WHERE (outcome IS NULL OR outcome = 'early') AND kind = 'start' AND outcome IS NULL "
+                "AND target IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1000",
+                (msgspec.json.encode(sorted(names)).decode(),),
+            ).fetchall()
+            return [_inbox_row(row) for row in rows]
+
+    def undelivered(self) -> bool:
+        """Whether requests to executions of this process wait to be applied."""
+        with self._reader.use() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM inbox i JOIN executions e ON e.id = i.execution_id "
+                "WHERE (i.outcome IS NULL OR i.outcome = 'early') AND i.outcome IS NULL AND e.writer = ? LIMIT 1",
+                (self.owner,),
+            ).fetchone()
+            return row is not None
+
+    def wait_change(self, timeout: float, stop: threading.Event) -> bool:
+        """Sleep until another connection has written, at most ``timeout`` seconds; tell whether one has."""
+        deadline = time.monotonic() + timeout
+        while not stop.is_set():
+            with self._reader.use() as connection:
+                version = (self._reader.generation, connection.execute("PRAGMA data_version").fetchone()[0])
+
+            if version != self._seen:
+                self._seen = version
+                return True
+
+            left = deadline - time.monotonic()
+            if left <= 0 or stop.wait(min(LOOK_SECONDS, left)):
+                return False
+
+        return False
+
+    def next_wake_us(self, flows: Collection[str]) -> int | None:
+        with self._reader.use() as connection:
+            row = connection.execute(
+                "SELECT min(wake_us) FROM durable WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL"
+            ).fetchone()
+            return None if row[0] is None else int(row[0])
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def load(self, execution_id: str, at: int | None = None) -> Stored:
+        return self._read(lambda connection: _inputs.read(connection, execution_id, at))
+
+    def history(self, execution_id: str) -> list[Point]:
+        return self._read(lambda connection: _inputs.history(connection, execution_id))
+
+    def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        with self._reader.use() as connection:
+            connection.execute("BEGIN")
+            try:
+                return question(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+
+    @property
+    def client(self) -> ControlClient:
+        """The lists and the inbox."""
+        with self._lock:
+            if self._client is None:
+                self._client = ControlClient(self.path)
+
+            return self._client
+
+    def get_execution(self, execution_id: str) -> ExecutionRow | None:
+        return self.client.get_execution(execution_id)
+
+    def list_executions(self, *, open_only: bool = False, limit: int = 100) -> list[ExecutionRow]:
+        return self.client.list_executions(open_only=open_only, limit=limit)
+
+    def list_interrupts(self, *, open_only: bool = True, limit: int = 1_000) -> list[InterruptRow]:
+        return self.client.list_interrupts(open_only=open_only, limit=limit)
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    def put_inbox(
+        self,
+        kind: str,
+        execution_id: str,
+        target: str | None,
+        payload: Any,
+        actor: str | None,
+        dedup_key: str | None = None,
+    ) -> AnswerResult:
+        return self.client.put_inbox(kind, execution_id, target, payload, actor, dedup_key)
+
+    def read_inbox(self, execution_id: str) -> list[InboxRow]:
+        with self._reader.use() as connection:
+            rows = connection.execute(
+                "SELECT id, execution_id, kind, target, payload, dedup_key, actor, created_us FROM inbox "
+                "WHERE execution_id = ? AND (outcome IS NULL OR outcome = 'early') ORDER BY id",
+                (execution_id,),
+            ).fetchall()
+            return [_inbox_row(row) for row in rows]
+
+    def fork(self, execution_id: str, at: int | None = None, *, new_id: str | None = None, actor: str | None) -> str:
+        stored = self.load(execution_id, at)
+        new = new_id or draw_id()
+        header, snapshot = fork_of(stored, new, stored.seq)
+        with self._writer.use() as connection, _transaction(connection):
+            if connection.execute("SELECT 1 FROM durable WHERE execution_id = ?", (new,)).fetchone():
+                raise ExecutionExists(f"there is an execution {new} already")
+
+            keys = msgspec.json.encode(stored.resource_keys).decode()
+            key = connection.execute(
+                "INSERT INTO durable (execution_id, token, seq, parked, resource_keys, forked_from, forked_at) "
+                "VALUES (?, 1, 0, 0, ?, ?, ?)",
+                (new, keys, execution_id, stored.seq),
+            ).lastrowid
+            fields = (key, stored.definition, header)
+            connection.execute("INSERT INTO headers (key, definition, body) VALUES (?, ?, ?)", fields)
+            connection.execute(
+                "INSERT INTO snapshots (key, seq, base, definition, body) VALUES (?, 0, 1, ?, ?)",
+                (key, stored.definition, snapshot),
+            )
+            connection.execute(_FORK_ROW, (new, _now_us(), _now_us(), execution_id))
+
+        return new
+
+    def prune(self, retention: Retention, *, now_us: int | None = None) -> int:
+        now = now_us or _now_us()
+        before = 0 if retention.days is None else now - round(retention.days * 86_400e6)
+        keep = -1 if retention.keep is None else retention.keep
+        total = 0
+        while True:
+            with self._writer.use() as connection, _transaction(connection):
+                old = [row[0] for row in connection.execute(_OLD, (before, keep, keep, PRUNE_BATCH))]
+                for statement in _FORGET if old else ():
+                    connection.execute(statement, (msgspec.json.encode(old).decode(),))
+
+                if len(old) < PRUNE_BATCH:
+                    connection.execute(_UNUSED_DEFINITIONS)
+
+            total += len(old)
+            if len(old) < PRUNE_BATCH:
+                return total
+
+    def _open(self) -> sqlite3.Connection:
+        prepare(self.path, BUSY_SECONDS)
+        connection = connect(self.path, BUSY_SECONDS)
+        if self.durability == "full":
+            connection.execute("PRAGMA synchronous = FULL")
+
+        return connection
+
+
+class _transaction:
+    """``BEGIN IMMEDIATE`` to ``COMMIT``, or ``ROLLBACK``."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._connection.execute("COMMIT")
+        elif self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+PRUNE_BATCH: Final = 500
+"""Executions forgotten in one transaction, so that nobody waits long for the write lock."""
+
+# Three ways to have something to do, each over an index of its own: ten thousand parked executions cost nothing.
+_WORK: Final = """
+    WITH found(key, why) AS (
+        SELECT key, 'lost' FROM durable WHERE finished = 0 AND parked = 0 AND (blocked IS NULL OR :blocked)
+        UNION ALL
+        SELECT key, 'timer' FROM durable
+            WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL AND wake_us <= :now
+            AND (blocked IS NULL OR :blocked)
+        UNION ALL
+        SELECT d.key, 'inbox' FROM inbox i JOIN durable d ON d.execution_id = i.execution_id
+            WHERE (i.outcome IS NULL OR i.outcome = 'early') AND i.outcome IS NULL AND d.finished = 0 AND d.parked = 1
+            AND (d.blocked IS NULL OR :blocked)
+        UNION ALL
+        SELECT key, 'blocked' FROM durable WHERE :blocked AND finished = 0 AND blocked IS NOT NULL
+    )
+    SELECT d.execution_id, e.flow_name, e.entrypoint, d.token,
+        CASE WHEN f.why = 'lost' AND e.writer = '' THEN 'released' ELSE f.why END
+    FROM found f JOIN durable d ON d.key = f.key JOIN executions e ON e.id = d.execution_id
+    WHERE e.flow_name IN (SELECT value FROM json_each(:flows))
+        AND e.writer NOT IN (SELECT value FROM json_each(:elsewhere)) AND (f.why <> 'lost' OR e.writer <> :me)
+    GROUP BY d.key ORDER BY d.key LIMIT :limit
+"""
+
+_FORK_ROW: Final = """
+    INSERT INTO executions (id, writer, status, flow_name, entrypoint, definition, run_id, root_run_id,
+        parent_execution_id, task_id, tenant_id, user_id, started_us, updated_us)
+    SELECT ?, '', 'created', flow_name, entrypoint, definition, NULL, root_run_id, NULL, task_id, tenant_id, user_id,
+        ?, ? FROM executions WHERE id = ?
+"""
+
+_OLD: Final = """
+    SELECT id FROM executions WHERE finished_us IS NOT NULL AND (finished_us < ? OR (? >= 0 AND finished_us < (
+        SELECT coalesce(min(finished_us), 0) FROM (
+            SELECT finished_us FROM executions WHERE finished_us IS NOT NULL ORDER BY finished_us DESC LIMIT max(?, 0)
+        )))) ORDER BY finished_us LIMIT ?
+"""
+
+_KEYS: Final = "(SELECT key FROM durable WHERE execution_id IN (SELECT value FROM json_each(?)))"
+_IDS: Final = "(SELECT value FROM json_each(?))"
+_FORGET: Final = (
+    f"DELETE FROM inputs WHERE key IN {_KEYS}",
+    f"DELETE FROM snapshots WHERE key IN {_KEYS}",
+    f"DELETE FROM headers WHERE key IN {_KEYS}",
+    f"DELETE FROM durable WHERE execution_id IN {_IDS}",
+    f"DELETE FROM interrupts WHERE execution_id IN {_IDS}",
+    f"DELETE FROM inbox WHERE execution_id IN {_IDS}",
+    f"DELETE FROM executions WHERE id IN {_IDS}",
+)
+# A plan is named by headers and snapshots; children's plans by inputs only, so those stay while anything is open.
+_UNUSED_DEFINITIONS: Final = """
+    DELETE FROM definitions WHERE NOT EXISTS (SELECT 1 FROM durable)
+"""
+
+
+def _inbox_row(row: tuple[Any, ...]) -> InboxRow:
+    return InboxRow(row[0], row[1], row[2], row[3], decode(row[4]), row[5], row[6], row[7])
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

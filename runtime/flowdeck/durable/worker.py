@@ -1,0 +1,268 @@
+"""A worker: takes up what other processes left behind, until it is stopped or nothing is left.
+
+Order of one round: look for work (executions whose process is gone, parked ones that were asked something or whose time
+has come, starts) -> claim each -> make it anew from the store -> it goes on as asyncio tasks. Between rounds the worker
+sleeps until somebody writes to the store (``PRAGMA data_version``), a timer is due, or it is time to look whether
+everybody still lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from flowdeck.durable.host import Host
+from flowdeck.durable.sqlite import SqliteStore
+from flowdeck.durable.store import Claim, Retention, Work
+from flowdeck.durable.using import DurableStore, open_durable
+from flowdeck.errors import ExecutionBusy, ExecutionExists, FlowdeckError
+from flowdeck.execution.control import InboxRow
+from flowdeck.execution.services import Services
+from flowdeck.layout import StoreError
+from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
+
+__all__ = ["Report", "Worker"]
+
+LIVENESS_SECONDS: Final = 1.0
+"""How often a worker looks whether the owners of open executions live."""
+PRUNE_SECONDS: Final = 3_600.0
+
+Tell = Callable[[str, str, str], None]
+"""``tell(kind, execution_id, text)``; kinds: taken, refused, ended, started."""
+
+
+class Report(msgspec.Struct):
+    """What a worker did."""
+
+    taken_up: int = 0
+    started: int = 0
+    ended: int = 0
+    refused: dict[str, str] = msgspec.field(default_factory=dict)
+    """Why executions could not be taken up, by id."""
+    parked: int = 0
+    """Executions that wait for somebody, at the end."""
+
+
+class Worker:
+    """Runs the durable executions of some flows.
+
+    Args:
+        store: the store directory.
+        flows: the flows whose executions it takes up; looked up by name.
+        services: what hosts the executions.
+        resources: returns the runtime resources of every execution, beside what ``@flow.resources`` gives.
+        concurrency: how many executions may be active at once; parked ones do not count.
+        retention: forget finished executions by this policy, now and every hour.
+        tell: called when something happened to an execution.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        flows: Iterable[TriggerFlow],
+        services: Services,
+        *,
+        resources: Callable[[], Mapping[str, Any]] | None = None,
+        durability: str = "full",
+        lease: float = 30.0,
+        concurrency: int = 256,
+        retention: Retention | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        self.flows = {flow.name: flow for flow in flows}
+        self.durable: DurableStore = open_durable(services, store, durability=durability, lease=lease)
+        assert isinstance(self.durable.store, SqliteStore) and self.durable.host is not None
+        self.store: SqliteStore = self.durable.store
+        self.host: Host = self.durable.host
+        self.host.flows.update(self.flows)
+        self.host.resources = resources
+        self.report = Report()
+        self._services = services
+        self._limit = concurrency
+        self._retention = retention
+        self._pruned = 0.0
+        self._tell = tell or (lambda kind, execution_id, text: None)
+        self._stop = threading.Event()
+        self._first = True
+        self._running: dict[str, TriggerFlowExecution] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._asked: set[int] = set()
+        """Inbox rows that asked for a start, and got it here."""
+        self.host.on_taken_up = self._taken_up
+        self.host.on_ended = self._ended
+
+    def stop(self) -> None:
+        """End :meth:`run` soon. From any thread or signal handler."""
+        self._stop.set()
+
+    async def run(self, *, once: bool = False) -> Report:
+        """Work until :meth:`stop`; with ``once`` until nothing is left that could go on without somebody's answer."""
+        try:
+            while not self._stop.is_set():
+                found = await self._round()
+                if once and not found and self._at_rest():
+                    break
+
+                if not found:
+                    await asyncio.to_thread(self._wait, 0.05 if once else self._pause())
+        finally:
+            self.report.parked = sum(h.strong is None for h in self.host.hosted.values())
+            await asyncio.to_thread(self.durable.close, 5.0)
+            for task in self._tasks:
+                task.cancel()
+
+        return self.report
+
+    async def run_one(self, execution_id: str, *, force: bool = False) -> TriggerFlowExecution:
+        """Take up one execution, and return it when it waits for somebody or has ended.
+
+        Raises:
+            FlowdeckError: it cannot be taken up; the message says why.
+        """
+        try:
+            execution = await self.host.take_up(execution_id, flow=self._flow_of(execution_id), force=force)
+            while not self._stop.is_set() and not self._at_rest():
+                await asyncio.to_thread(self._stop.wait, 0.02)
+
+            return execution
+        finally:
+            await asyncio.to_thread(self.durable.close, 5.0)
+
+    def _flow_of(self, execution_id: str) -> TriggerFlow | None:
+        row = self.store.get_execution(execution_id)
+        only = next(iter(self.flows.values())) if len(self.flows) == 1 else None
+        return self.flows.get(row.flow_name, only) if row is not None else only
+
+    # -- a round -------------------------------------------------------------------------------------------------
+
+    async def _round(self) -> int:
+        """Take up what there is. Returns how many executions."""
+        self._forget_ended()
+        if self._retention is not None and time.monotonic() - self._pruned > PRUNE_SECONDS:
+            self._pruned = time.monotonic()
+            await asyncio.to_thread(self.store.prune, self._retention)
+
+        room = self._limit - self._active()
+        if room <= 0:
+            return 0
+
+        work, starts = await asyncio.to_thread(self._look, room)
+        self._first = False
+        count = 0
+        for each in work:
+            count += await self._take_up(each)
+
+        for row in starts:
+            count += self._start(row)
+
+        return count
+
+    def _look(self, room: int) -> tuple[list[Work], list[InboxRow]]:
+        hosted = self.host.hosted
+        work = self.store.work(list(self.flows), blocked=self._first, limit=room + len(hosted))
+        mine = [w for w in work if w.execution_id not in hosted and w.execution_id not in self.report.refused]
+        names = [*self.flows, *(flow.entrypoint for flow in self.flows.values() if flow.entrypoint)]
+        starts = [row for row in self.store.starts(names) if row.id not in self._asked]
+        return mine[:room], starts[:room]
+
+    async def _take_up(self, work: Work) -> bool:
+        try:
+            await self.host.take_up(work.execution_id, flow=self.flows[work.flow_name], token=work.token)
+        except ExecutionBusy:
+            return False  # another worker was faster
+        except (FlowdeckError, StoreError, TypeError) as problem:
+            self.report.refused[work.execution_id] = str(problem)
+            self._tell("refused", work.execution_id, str(problem))
+            return False
+
+        return True
+
+    def _taken_up(self, execution: TriggerFlowExecution, claim: Claim) -> None:
+        self.report.taken_up += 1
+        self._running[execution.id] = execution
+        self._tell("taken", execution.id, f"{claim.flow_name} at {claim.seq}, epoch {claim.token}")
+
+    def _ended(self, execution: TriggerFlowExecution) -> None:
+        self.report.ended += 1
+        self._tell("ended", execution.id, execution.get_status())
+
+    def _start(self, row: InboxRow) -> bool:
+        """Start an execution that somebody asked for; the row is acknowledged in the commit that creates it."""
+        flow = next(
+            (f for f in self.flows.values() if row.target in (f.name, f.entrypoint)),
+            None,
+        )
+        if flow is None:
+            return False
+
+        execution = flow.create_execution(
+            execution_id=row.execution_id,
+            services=self._services,
+            runtime_resources=self.host._resources_for(flow, None),
+            auto_close_timeout=0.0,
+        )
+        self._asked.add(row.id)
+        log = execution._log
+        assert log is not None
+        execution._bind()
+        log.row(row.id, row.kind, row.target, row.actor, "applied", None)
+        log.attach("ack", (row.id, "applied", None))
+        self.report.started += 1
+        self._running[execution.id] = execution
+        self._tell("started", execution.id, flow.name)
+        task = asyncio.get_running_loop().create_task(self._run(execution, row.payload))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _run(self, execution: TriggerFlowExecution, value: Any) -> None:
+        try:
+            await execution.async_start(value)
+        except ExecutionExists:
+            self._running.pop(execution.id, None)  # another worker was faster
+        except Exception:
+            if not execution.is_closed() and execution.is_idle() and not execution._core.open:
+                await execution.async_close(reason="failed")  # the run has failed and said so
+
+    # -- between rounds ------------------------------------------------------------------------------------------
+
+    def _forget_ended(self) -> None:
+        for execution_id, execution in list(self._running.items()):
+            if execution.is_closed():
+                del self._running[execution_id]
+            elif execution._log is not None and execution._log.error is not None:
+                del self._running[execution_id]  # another process has taken it over
+            elif execution.is_idle() and execution._log is not None and execution._log.idle and _rests(execution):
+                del self._running[execution_id]  # parked: its host takes it up again
+
+    def _active(self) -> int:
+        return sum(hosted.strong is not None for hosted in self.host.hosted.values())
+
+    def _at_rest(self) -> bool:
+        """Whether everything waits for somebody, or has ended."""
+        self._forget_ended()
+        if self._running or self._tasks or self._active() or self.host._reviving:
+            return False
+
+        return not self.store.undelivered()
+
+    def _pause(self) -> float:
+        wake = self.store.next_wake_us(list(self.flows))
+        if wake is None:
+            return LIVENESS_SECONDS
+
+        return min(max((wake - time.time_ns() // 1_000) / 1e6, 0.0) + 0.001, LIVENESS_SECONDS)
+
+    def _wait(self, timeout: float) -> None:
+        """Sleep until somebody else writes to the store, at most so long."""
+        self.store.wait_change(timeout, self._stop)
+
+
+def _rests(execution: TriggerFlowExecution) -> bool:
+    """Whether nothing will happen to an idle execution by itself, soon: it asks somebody, or never closes."""
+    return bool(execution._core.open) or not execution.auto_close or execution.auto_close_timeout is None
