@@ -3,7 +3,8 @@
 #   make test       the test suite (under 6 minutes on 2 cores)
 #   make check      lint, types, import contracts
 #   make test-all   the slow lanes too: full kill counts, full simulations
-#   make bench      what a step, an event and a pause cost here, beside the bare limits
+#   make bench      what a step, an event and a pause cost here, beside the bare limits and other engines
+#                   (ONLY=W1,W4 and PEERS=burr,langgraph choose)
 
 SHELL := /bin/sh
 VENV ?= .venv
@@ -13,6 +14,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 	&& { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
 JOBS ?= 2
+comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check lint types contracts format test test-all bench screenshots clean
@@ -60,11 +62,14 @@ test: $(STAMP)
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadgroup
 
 test-all: $(STAMP)
-	FLOWDECK_SIM_SEEDS=20000 $(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
+	FLOWDECK_SIM_SEEDS=200000 $(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.core_workloads
+	$(BIN)/python -m benchmarks.core_workloads $(subst $(comma), ,$(ONLY))
 	$(BIN)/python -m benchmarks.control_plane
+	$(BIN)/python -W ignore -m benchmarks.otlp
+	$(BIN)/python -m benchmarks.store_ingest
+	$(BIN)/python -m benchmarks.peers --install
 
 screenshots: $(STAMP)
 	$(BIN)/python -m docs.screenshots

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-REAL_TIME = ("devtools", "e2e", "durable", "sinks")
+os.environ.setdefault("FLOWDECK_PUBLISH", "off")  # no child processes behind the tests' backs
+
+REAL_TIME = ("devtools", "e2e", "durable", "otlp", "sinks")
 """Folders whose tests drive real processes, terminals and clocks."""
 
 

@@ -12,11 +12,18 @@ from flowdeck_devtools.cli import _output, missing_extra
 from flowdeck_devtools.cli._errors import OutputClosed, Stopped, explain, one_line
 from flowdeck_devtools.cli.demo import demo
 from flowdeck_devtools.cli.devtools import devtools
+from flowdeck_devtools.cli.doctor import doctor
 from flowdeck_devtools.cli.events import events
+from flowdeck_devtools.cli.executions import executions
+from flowdeck_devtools.cli.export import export
+from flowdeck_devtools.cli.graph import graph
 from flowdeck_devtools.cli.interrupts import interrupts
+from flowdeck_devtools.cli.intervene import intervene
 from flowdeck_devtools.cli.run import run as run_flow
 from flowdeck_devtools.cli.runs import runs
 from flowdeck_devtools.cli.sql import sql
+from flowdeck_devtools.cli.store import store
+from flowdeck_devtools.cli.worker import worker
 
 __all__ = ["app", "run"]
 
@@ -37,9 +44,16 @@ app.command("run")(run_flow)
 app.command("devtools")(devtools)
 app.command("watch", hidden=True, help="The same as devtools.")(devtools)
 app.add_typer(interrupts, name="interrupts")
+app.add_typer(executions, name="executions")
+app.command("intervene")(intervene)
+app.command("worker")(worker)
 app.command("sql")(sql)
+app.add_typer(store, name="store")
 app.command("runs")(runs)
 app.command("events")(events)
+app.add_typer(export, name="export")
+app.command("doctor")(doctor)
+app.command("graph")(graph)
 
 
 def _show_version(wanted: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flowdeck_devtools.cli._errors import CliError, one_line, place_of
 
-__all__ = ["load_flow"]
+__all__ = ["load_flow", "load_function"]
 
 
 def load_flow(spec: str) -> Any:
@@ -28,10 +28,6 @@ def load_flow(spec: str) -> Any:
         wanted = module_name.removesuffix(".py").replace("/", ".")
         raise CliError(f"{spec!r} is a file: write the module, {wanted}:{attribute}", 2)
 
-    cwd = str(Path.cwd())
-    if cwd not in sys.path:
-        sys.path.insert(0, cwd)
-
     module = _import(module_name)
     found: Any = module
     for part in attribute.split("."):
@@ -46,7 +42,28 @@ def load_flow(spec: str) -> Any:
     return found
 
 
+def load_function(spec: str) -> Any:
+    """Import the function ``module:name``, which takes no arguments.
+
+    Raises:
+        CliError: the spec is malformed, the module is missing or broken, or there is no such function.
+    """
+    module_name, colon, name = spec.partition(":")
+    if not colon or not module_name or not name:
+        raise CliError(f"{spec!r} names no function: write module:name", 2)
+
+    found = getattr(_import(module_name), name, None)
+    if not callable(found):
+        raise CliError(f"{module_name} has no function {name!r}", 2)
+
+    return found
+
+
 def _import(name: str) -> ModuleType:
+    cwd = str(Path.cwd())
+    if cwd not in sys.path:
+        sys.path.insert(0, cwd)
+
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -15,8 +15,9 @@ from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped
 from flowdeck_devtools.cli._journal_end import newest_lines
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, existing_store
+from flowdeck_devtools.cli._published_end import newest_published
 from flowdeck_devtools.core.text import cells, clean, clock_time, duration, fit
-from flowdeck_devtools.core.wire import Event, decode
+from flowdeck_devtools.core.wire import Event, decode, head
 
 __all__ = ["events"]
 
@@ -39,7 +40,7 @@ def events(
     wanted = _compile(filter)
     show = _show_raw if as_json else _show_line
     if not follow:
-        show(newest_lines(root / "journal", limit, wanted))
+        show(_newest(root, limit, wanted))
         return
 
     try:
@@ -53,7 +54,7 @@ def _follow(root: Path, limit: int, wanted: Callable[[bytes], bool], show: Calla
 
     tail = JournalTail(root)
     tail.poll()  # now it stands at the end; what was written since the next line appears in both, once
-    begun = newest_lines(root / "journal", limit, wanted)
+    begun = _newest(root, limit, wanted)
     seen = set(begun)
     show(begun)
     _output.flush()
@@ -64,6 +65,23 @@ def _follow(root: Path, limit: int, wanted: Callable[[bytes], bool], show: Calla
             _output.flush()
 
         time.sleep(_POLL_S)
+
+
+def _newest(root: Path, limit: int, wanted: Callable[[bytes], bool]) -> list[bytes]:
+    """Return the newest wanted lines of journal and published files, oldest first."""
+    live = newest_lines(root / "journal", limit, wanted)
+    older = newest_published(root, limit, wanted)
+    if not older:
+        return live
+
+    # What was published a moment ago stands in the journal, too, for a while.
+    known = {_event_id(line) for line in live}
+    lines = [*(line for line in older if _event_id(line) not in known), *live]
+    return sorted(lines, key=lambda line: head(line).time_us)[-limit:]
+
+
+def _event_id(line: bytes) -> str:
+    return decode(line).event_id
 
 
 def _show_raw(lines: Iterable[bytes]) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
+from flowdeck_devtools.cli._executions import how_to_go_on
 from flowdeck_devtools.cli._hints import example_answer, how_to_answer, question_of
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, existing_store, parse_json
 from flowdeck_devtools.cli._table import json_value, write_table
@@ -102,8 +103,7 @@ def answer(
     if result.outcome in (None, "early"):
         _output.note(
             f"the answer to {row.id} is kept, but no process has applied it yet: "
-            f"{'its run has stopped' if not client.owner_alive(row.writer) else 'its run is busy'}; "
-            f"see: flowdeck runs{command_store(root)}"
+            f"{_why_not_applied(client, row, root)}"
         )
 
 
@@ -160,6 +160,17 @@ def _check(value: Any, row: InterruptRow) -> None:
     if problem:
         example = json.dumps(example_answer(row.schema), ensure_ascii=False)
         raise CliError(f"the answer does not fit: {problem}; one that fits: --value {shlex.quote(example)}", 2)
+
+
+def _why_not_applied(client: ControlClient, row: InterruptRow, root: Path) -> str:
+    if client.owner_alive(row.writer):
+        return f"its run is busy; see: flowdeck runs{command_store(root)}"
+
+    execution = client.get_execution(row.execution_id)
+    if execution is None or client.durable_info(row.execution_id) is None:
+        return f"its run has stopped; see: flowdeck runs{command_store(root)}"
+
+    return how_to_go_on(client, execution, root)
 
 
 def _login() -> str:

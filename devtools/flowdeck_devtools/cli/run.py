@@ -14,7 +14,7 @@ from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped, one_line, place_of
 from flowdeck_devtools.cli._flows import load_flow
 from flowdeck_devtools.cli._hints import how_to_answer
-from flowdeck_devtools.cli._observe import lost_events, observe
+from flowdeck_devtools.cli._observe import lost_events, observe, unsent_traces
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, parse_json
 from flowdeck_devtools.cli._stopping import run_stoppable
 from flowdeck_devtools.cli._table import json_value
@@ -29,6 +29,12 @@ def run(
     input: Annotated[str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @file, or - for stdin.")] = "null",
     timeout: Annotated[float | None, typer.Option(min=0.0, metavar="SECONDS", help="Give up after so long.")] = None,
     store: StoreOption = None,
+    otlp: Annotated[
+        bool, typer.Option("--otlp", help="Also export traces by OTLP, as the OTEL_* variables say.")
+    ] = False,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option("--otlp-endpoint", metavar="URL", help="Also export traces, to this collector.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a flow to its end and print its close snapshot. Every event goes into the store."""
@@ -38,16 +44,16 @@ def run(
     from flowdeck.layout import resolve_store
 
     root = Path(resolve_store(store))
-    with observe(root) as observation:
+    with observe(root, otlp=otlp_endpoint or otlp) as observation:
         runner = _Runner(definition, value, timeout, root)
         try:
             snapshot = run_stoppable(runner.run())
         except Stopped as stopped:
             raise Stopped(f"stopped; run {runner.execution_id} is recorded as cancelled", stopped.code) from None
 
-    losses = lost_events(observation)
-    if losses:
-        _output.note(losses)
+    for sentence in (lost_events(observation), unsent_traces(observation)):
+        if sentence:
+            _output.note(sentence)
 
     if as_json:
         record = {

@@ -11,6 +11,7 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, existing_store
+from flowdeck_devtools.cli._stored import open_reader
 from flowdeck_devtools.cli._table import write_json, write_table
 from flowdeck_devtools.core.text import day_time, duration
 
@@ -18,8 +19,9 @@ __all__ = ["runs"]
 
 _COLUMNS = (
     "execution_id, flow_name, status, started_at, ended_at, duration_ms, steps, waits, errors, events, "
-    "error_type, error_message, run_id, root_run_id, parent_run_id, task_id, writer"
+    "error_type, error_message, run_id, root_run_id, parent_run_id, task_id, writer, resumable"
 )
+_MOST_OPEN = 1000
 
 
 def runs(
@@ -27,18 +29,28 @@ def runs(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest runs with their status."""
+    """List the newest runs with their status, and every older one that is still open.
+
+    A run is lost when its process is gone and nothing is stored to go on from; one that somebody can go on with stays
+    running or waiting, with (resumable) behind it.
+    """
     root = existing_store(store)
 
-    from flowdeck_sinks.store import query
+    from flowdeck_sinks.store import newest_runs
 
-    statement = f"SELECT {_COLUMNS} FROM runs ORDER BY started_at DESC NULLS LAST, execution_id DESC LIMIT {limit}"
-    result = query(root, statement)
+    with open_reader(root) as reader:
+        newest = newest_runs(reader.connection, limit, _COLUMNS)
+        columns = [column[0] for column in newest.description]
+        rows = newest.fetchall()
+        listed = {row[0] for row in rows}
+        open_ones = reader.connection.execute(f"SELECT {_COLUMNS} FROM recent_runs(0) LIMIT {_MOST_OPEN}").fetchall()
+        rows += [row for row in open_ones if row[0] not in listed]
+
     if as_json:
-        write_json(result.columns, result.rows)
+        write_json(columns, rows)
         return
 
-    records = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
     if not records:
         _output.note("no runs yet; try: flowdeck demo")
         return
@@ -55,7 +67,7 @@ def _lines(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
         yield (
             record["execution_id"],
             record["flow_name"],
-            record["status"],
+            record["status"] + (" (resumable)" if record["resumable"] else ""),
             day_time(started_us, now_us) if started_us is not None else "–",
             duration(record["duration_ms"] * 1000 if record["duration_ms"] is not None else None),
             record["steps"],

@@ -1,33 +1,31 @@
-"""``flowdeck sql``: query the event history."""
+"""``flowdeck sql``: query the event history, once or in a shell."""
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped
 from flowdeck_devtools.cli._options import StoreOption, existing_store
+from flowdeck_devtools.cli._stored import Interruptible, open_reader
 from flowdeck_devtools.cli._table import write_csv, write_json, write_table
 from flowdeck_devtools.core.text import clean
 
-__all__ = ["Format", "sql"]
+if TYPE_CHECKING:
+    from flowdeck_sinks.store import Reader
 
-T = TypeVar("T")
+__all__ = ["Format", "ask", "sql", "watch"]
+
 _TABLE_LIMIT = 1000
-_LOOK_S = 0.1
-_STOPS_WITHIN_S = 1.0
-_STOPPED = "the query was stopped"
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 class Format(StrEnum):
@@ -40,103 +38,107 @@ class Format(StrEnum):
 
 def sql(
     query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="One SQL statement (DuckDB), or - to read it from stdin.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[QUERY]", help="One SQL statement (DuckDB), - to read it from stdin, or nothing for a shell."
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How the rows are written.")] = Format.table,
     limit: Annotated[
         int | None,
         typer.Option(min=0, help=f"Most rows to write; 0 for all. A table stops at {_TABLE_LIMIT} by default."),
     ] = None,
+    watch_s: Annotated[
+        float | None,
+        typer.Option("--watch", "-w", metavar="SECONDS", min=0.1, help="Ask again and again until Ctrl-C."),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Query the event history with SQL. The views are events, runs, spans and interrupts."""
+    """Query the event history with SQL.
+
+    The views are events, runs, spans, interrupts, errors and more: docs/sql.md, or \\d in the shell. Nothing can be
+    written, and no other files can be read.
+    """
     root = existing_store(store)
-    statement = sys.stdin.read() if query == "-" else query
+    if query is None and _output.is_terminal(sys.stdin) and _output.is_terminal(sys.stdout):
+        if watch_s is not None:
+            raise CliError("--watch needs a query; in the shell, write \\watch after one", 2)
+
+        from flowdeck_devtools.cli._sql_shell import shell
+
+        with open_reader(root) as reader:
+            shell(reader)
+        return
+
+    statement = sys.stdin.read() if query in (None, "-") else str(query)
     if not statement.strip():
         raise CliError('the query is empty; try: flowdeck sql "select event_type, count(*) from events group by 1"', 2)
 
-    from flowdeck_sinks.store import Reader
+    with open_reader(root) as reader:
+        if watch_s is None:
+            ask(reader, statement, format, limit)
+        else:
+            watch(reader, statement, watch_s, format, limit)
 
-    with Reader(root) as reader:
-        asking = _Interruptible(reader.interrupt)
-        result = asking.call(lambda: reader.query(statement))
-        _write(result.columns, result.types, asking.rows(result.batches()), format, limit)
+
+def ask(reader: Reader, statement: str, format: Format = Format.table, limit: int | None = None) -> int:
+    """Run a query and write its rows as they come; return how many.
+
+    Raises:
+        Stopped: Ctrl-C ended it.
+    """
+    asking = Interruptible(reader.interrupt)
+    result = asking.call(lambda: reader.query(statement))
+    return _write(result.columns, result.types, asking.rows(result.batches()), format, limit)
+
+
+def watch(reader: Reader, statement: str, seconds: float, format: Format, limit: int | None) -> None:
+    """Run a query every so many seconds until Ctrl-C; on a terminal in one place, else one answer after the other.
+
+    Raises:
+        Stopped: Ctrl-C ended it: there is no other end.
+    """
+    on_terminal = _output.is_terminal(sys.stdout)
+    room = max(1, _output.height() - 5) if on_terminal else None
+    pause = threading.Event()
+    try:
+        while True:
+            begun = time.monotonic()
+            if on_terminal:
+                _output.out(_CLEAR, end="")
+                heading = f"every {seconds:g} s, {time.strftime('%H:%M:%S')}   Ctrl-C ends   {statement.strip()}"
+                _output.out(_output.paint(clean(heading, limit=_output.width()), "dim", sys.stdout))
+            bound = limit if limit is not None or format is not Format.table else room
+            ask(reader, statement, format, bound)
+            _output.flush()
+            pause.wait(max(0.0, seconds - (time.monotonic() - begun)))
+    except KeyboardInterrupt:
+        raise Stopped("") from None
 
 
 def _write(
     columns: list[str], types: list[str], rows: Iterator[Sequence[Any]], format: Format, limit: int | None
-) -> None:
+) -> int:
     if format is Format.table and columns == ["explain_key", "explain_value"]:
-        _write_plan(rows)
-    elif format is Format.table:
+        return _write_plan(rows)
+
+    if format is Format.table:
         bound = _TABLE_LIMIT if limit is None else limit or None
-        write_table(columns, rows, width=_output.table_width(), limit=bound)
-    else:
-        chosen = islice(rows, limit) if limit else rows
-        if format is Format.csv:
-            write_csv(columns, chosen)
-        else:
-            write_json(columns, chosen, [kind.upper() == "JSON" for kind in types])
+        return write_table(columns, rows, width=_output.table_width(), limit=bound)
+
+    chosen = islice(rows, limit) if limit else rows
+    if format is Format.csv:
+        return write_csv(columns, chosen)
+
+    return write_json(columns, chosen, [kind.upper() == "JSON" for kind in types])
 
 
-class _Interruptible:
-    """Calls that Ctrl-C can end.
-
-    DuckDB looks for signals only now and then, and not at all while it builds a large join; so it works in a thread,
-    and this one waits for Ctrl-C and passes it on.
-    """
-
-    def __init__(self, interrupt: Callable[[], None]) -> None:
-        self._interrupt = interrupt
-
-    def call(self, work: Callable[[], T]) -> T:
-        """Return what ``work`` returns, or raise what it raises.
-
-        Raises:
-            Stopped: Ctrl-C came first.
-        """
-        done: Future[T] = Future()
-        threading.Thread(target=_finish, args=(done, work), daemon=True).start()
-        try:
-            while not done.done():
-                # In short waits, as the signal may be given to the other thread. Not by Thread.join: interrupted, it
-                # takes the thread for ended in the older Python versions.
-                wait([done], _LOOK_S)
-        except KeyboardInterrupt:
-            self._stop(done)
-            raise Stopped(_STOPPED) from None
-
-        return done.result()
-
-    def _stop(self, done: Future[T]) -> None:
-        deadline = time.monotonic() + _STOPS_WITHIN_S
-        while not done.done() and time.monotonic() < deadline:
-            # DuckDB refuses the interrupt of a call that is only beginning, and forgets it when none has begun.
-            with suppress(Exception):
-                self._interrupt()
-
-            wait([done], _LOOK_S)
-
-        if not done.done():
-            # Closing the connection under a running query would crash, and a reader has nothing to clean up.
-            _output.note(_STOPPED)
-            os._exit(130)
-
-    def rows(self, batches: Iterator[list[tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of all batches, each batch fetched so that Ctrl-C can end it."""
-        while batch := self.call(lambda: next(batches, None)):
-            yield from batch
-
-
-def _finish(done: Future[T], work: Callable[[], T]) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:
-        done.set_exception(error)
-
-
-def _write_plan(rows: Iterable[Sequence[Any]]) -> None:
+def _write_plan(rows: Iterable[Sequence[Any]]) -> int:
     """A query plan is a drawing of several lines, which a table cell would flatten."""
+    count = 0
     for _, drawing in rows:
+        count += 1
         for line in str(drawing).splitlines():
             _output.out(clean(line))
+
+    return count

@@ -16,7 +16,7 @@ import msgspec
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.status import ENDED, StatusTracker
 
-__all__ = ["History"]
+__all__ = ["LINE_COLUMNS", "History", "line_of"]
 
 RUNS_LIMIT = 500
 LINES_LIMIT = 100_000
@@ -59,41 +59,48 @@ class History:
         except Exception as error:  # any failure of the store is words for the person, not a crash
             self.problem = str(error).partition("\n")[0]
             return [], self.problem
-        lines = [(str(row["writer"]), _line(row)) for row in rows]
+        lines = [(str(row["writer"]), line_of(row)) for row in rows]
         cut = f"only the first {LINES_LIMIT:,} events are shown" if len(lines) >= LINES_LIMIT else None
         return lines, cut
 
     def _load_runs(self) -> None:
         try:
-            self._runs = [_run_row(row) for row in self._rows(_RUNS_SQL, [RUNS_LIMIT])]
+            from flowdeck_sinks.store import newest_runs
+
+            found = newest_runs(self._cursor(), RUNS_LIMIT, condition="parent_run_id IS NULL AND run_id IS NOT NULL")
+            self._runs = [_run_row(row) for row in _records(found)]
             self.problem = None
         except Exception as error:
             self.problem = str(error).partition("\n")[0]
 
     def _rows(self, sql: str, arguments: list[Any]) -> list[dict[str, Any]]:
+        return _records(self._cursor().execute(sql, arguments))
+
+    def _cursor(self) -> Any:
         with self._connecting:
             if self._connection is None:
                 from flowdeck_sinks.store import connect
 
                 self._connection = connect(self.store)
-            cursor = self._connection.cursor()
-        found = cursor.execute(sql, arguments)
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            return self._connection.cursor()
 
 
-_RUNS_SQL = """
-SELECT * FROM runs WHERE parent_run_id IS NULL AND run_id IS NOT NULL ORDER BY started_at DESC LIMIT ?
-"""
-_LINES_SQL = """
-SELECT writer, wseq, event_id, event_type, source, level, message, epoch_us(ts) // 1000 AS timestamp,
-  payload::VARCHAR AS payload, error::VARCHAR AS error, run::VARCHAR AS run, meta::VARCHAR AS meta
+def _records(found: Any) -> list[dict[str, Any]]:
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+LINE_COLUMNS = """writer, wseq, event_id, event_type, source, level, message, epoch_us(ts) // 1000 AS timestamp,
+  payload::VARCHAR AS payload, error::VARCHAR AS error, run::VARCHAR AS run, meta::VARCHAR AS meta"""
+"""What :func:`line_of` needs of a stored event."""
+_LINES_SQL = f"""
+SELECT {LINE_COLUMNS}
 FROM events WHERE root_run_id = ? ORDER BY writer, wseq LIMIT ?
 """
 _JSON = ("payload", "error", "run", "meta")
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def line_of(row: Mapping[str, Any]) -> bytes:
     """The journal line of a stored event: the columns put back into the wire's form."""
     event = {name: value for name, value in row.items() if name != "writer" and name not in _JSON}
     for name in _JSON:
