@@ -43,7 +43,8 @@ def _recorded(plan: Plan, execution_id: str) -> Core:
 def make_durable(execution: Any, store: CommitStore) -> None:
     """Let everything the execution's core is told be committed to ``store``."""
     from flowdeck.execution.gate import Gate, GatedStream
-    from flowdeck.execution.input_log import InputLog, LoggedControl
+    from flowdeck.execution.input_log import InputLog
+    from flowdeck.execution.logged_control import LoggedControl
 
     log = execution._log = execution._core.log = InputLog(execution, store)
     execution._services = execution._driver.services = replace(execution._services, control=LoggedControl(log))
@@ -58,6 +59,54 @@ class ExecutionBase:
     """State and helpers under the public execution. See :class:`TriggerFlowExecution`."""
 
     _contract: Contract | None = None
+
+    __slots__ = (  # thousands may be parked at a time; what is rarely set is not here
+        "_background",
+        "_cancel_reason",
+        "_cancelled",
+        "_close_reason",
+        "_closed_us",
+        "_closed_waiters",
+        "_closing",
+        "_core",
+        "_created_us",
+        "_deadline_s",
+        "_deadline_timer",
+        "_deadline_us",
+        "_definition",
+        "_depth",
+        "_driver",
+        "_entrypoint",
+        "_epoch",
+        "_events",
+        "_flow_data",
+        "_frames",
+        "_handle_exposed",
+        "_idle_timer",
+        "_last_active_us",
+        "_last_signal",
+        "_lifecycle",
+        "_link",
+        "_log",
+        "_observed",
+        "_origin",
+        "_past_frames",
+        "_plan",
+        "_resources",
+        "_restored",
+        "_services",
+        "_snapshot",
+        "_started_us",
+        "_starting",
+        "_stream",
+        "_thread",
+        "_timers",
+        "_waiting_announced",
+        "auto_close",
+        "auto_close_timeout",
+        "result",
+        "run_context",
+    )
 
     def __init__(
         self,
