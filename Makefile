@@ -2,6 +2,7 @@
 #   make demo       the licence audit, live
 #   make test       the test suite (under 6 minutes on 2 cores)
 #   make check      lint, types, import contracts
+#   make release    the evaluation suites of the examples, replayed from tapes (seconds)
 #   make test-all   the slow lanes too: full kill counts, full simulations
 #   make bench      what a step, an event and a pause cost here, beside the bare limits and other engines
 #                   (ONLY=W1,W4 and PEERS=burr,langgraph choose)
@@ -17,7 +18,7 @@ JOBS ?= 2
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check lint types contracts format test test-all bench screenshots clean
+.PHONY: help install demo check lint types contracts format test release test-all bench screenshots clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,14 +62,23 @@ format: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadgroup
 
+# What the examples promise, checked by our own evaluation tool; the verdict is the exit code.
+release: $(STAMP)
+	@store=$$(mktemp -d) && { $(BIN)/python -m flowdeck_evals run examples --tag release --quiet --store "$$store"; \
+		code=$$?; rm -rf "$$store"; exit $$code; }
+
 test-all: $(STAMP)
 	FLOWDECK_SIM_SEEDS=200000 $(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.core_workloads $(subst $(comma), ,$(ONLY))
 	$(BIN)/python -m benchmarks.control_plane
+	$(BIN)/python -m benchmarks.durable
 	$(BIN)/python -W ignore -m benchmarks.otlp
 	$(BIN)/python -m benchmarks.store_ingest
+	$(BIN)/python -m benchmarks.tui
+	$(BIN)/python -m benchmarks.store_query
+	$(BIN)/python -m benchmarks.evals --install
 	$(BIN)/python -m benchmarks.peers --install
 
 screenshots: $(STAMP)

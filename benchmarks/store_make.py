@@ -3,10 +3,11 @@
     python -m benchmarks.store_make --store /tmp/ten --events 10_000_000
 
 Every event is a journal line first (the same envelope, payload keys and lineage as an execution with five chunks, one
-model request, two stream items and, now and then, a failure or a person who is asked), then goes through the
-publisher's own columns and file options into one day file per million. Texts are words drawn from a vocabulary of
-4,096, which a compressor finds about as hard as prose. A file that is there already is left alone, so a second call
-goes on where the first was stopped. Sizes and contents depend on ``--seed`` alone; times end at ``--until``.
+model request, two stream items and, now and then, a failure or a person who is asked; one in 5,000 waits for ever),
+then goes through the publisher's own columns and file options into one day file per million. Texts are words drawn from
+a vocabulary of 4,096, which a compressor finds about as hard as prose. A file that is there already is left alone, so a
+second call goes on where the first was stopped. Sizes and contents depend on ``--seed`` alone; times end at
+``--until``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 
 from flowdeck.layout import Layout
 from flowdeck_sinks.store._duckdb import quoted, require_duckdb
-from flowdeck_sinks.store.parts import COPY_OPTIONS, PublishedFile, stored_select
+from flowdeck_sinks.store.parts import COPY_OPTIONS, PublishedFile, parquet_select, stored_select
 from flowdeck_sinks.store.schema import line_select
+from flowdeck_sinks.store.unfinished import unfinished_option
 
 EVENTS_EACH = 20
 """Events of one execution."""
@@ -135,6 +137,8 @@ FROM (
       CASE WHEN k = 13 AND n % 100 = 3 THEN 'chunk.failed'
         WHEN k = 18 AND n % 100 = 3 THEN 'triggerflow.execution_failed'
         WHEN k = 10 AND n % 50 = 7 THEN 'triggerflow.interrupt_raised'
+        WHEN k = 18 AND n % 5000 = 57 THEN 'triggerflow.execution_waiting'
+        WHEN k = 19 AND n % 5000 = 57 THEN 'triggerflow.stream_item_emitted'
         ELSE ['triggerflow.execution_started', 'chunk.started', 'chunk.completed', 'chunk.started', 'prompt.built',
           'model.request_started', 'model.meta', 'model.completed', 'chunk.completed', 'chunk.started',
           'triggerflow.stream_item_emitted', 'chunk.completed', 'chunk.started', 'chunk.completed', 'chunk.started',
@@ -188,11 +192,16 @@ def make(
         file = PublishedFile(Path(), number, number, 1, "c", until // 1000)
         target = layout.days / file.name
         if not target.exists():
+            unnamed = target.with_name(f".publish-made-{number}.parquet")
             temporary = target.with_name(f".publish-made-{number}.tmp")
             lines = f"({lines_select(first, count, **about)})"
             connection.execute(
-                f"COPY ({stored_select(line_select(lines), ordered=True)}) TO {quoted(temporary)} ({COPY_OPTIONS})"
+                f"COPY ({stored_select(line_select(lines), ordered=True)}) TO {quoted(unnamed)} ({COPY_OPTIONS})"
             )
+            made_of = stored_select(parquet_select([unnamed], alike=True), clustered=True)
+            more = unfinished_option(connection, made_of)  # as a merge adds it
+            connection.execute(f"COPY ({made_of}) TO {quoted(temporary)} ({COPY_OPTIONS}{more})")
+            unnamed.unlink()
             temporary.chmod(0o600)
             temporary.rename(target)
             made += count

@@ -21,7 +21,13 @@ from flowdeck_devtools.tui.app import DevToolsApp
 
 IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = (120, 32)
-SHOTS = (("1", "devtools-runs"), ("2", "devtools-execution"), ("3", "devtools-inbox"), ("5", "devtools-events"))
+SHOTS = (
+    ("1", "devtools-runs"),
+    ("2", "devtools-execution"),
+    ("m", "devtools-graph"),
+    ("3", "devtools-inbox"),
+    ("5", "devtools-events"),
+)
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

@@ -39,10 +39,10 @@ async def discover(data: TriggerFlowRuntimeData) -> list[metadata.Found]:
     """Find the distributions in ``input["paths"]``, or in this environment when there are none."""
     order = data.input or {}
     out = Path(order.get("out") or "licence-audit")
-    await asyncio.to_thread(report.prepare, out)  # a full disk is better met before people are asked
+    await data.call("files", "prepare", _prepare, str(out))  # a full disk is better met before people are asked
     await data.async_set_state("out", str(out))
 
-    found = await asyncio.to_thread(metadata.discover, list(order.get("paths") or ()))
+    found: list[metadata.Found] = await data.call("files", "discover", _discover, list(order.get("paths") or ()))
     title = f"Found {len(found)} distributions"
     await tell(data, "distributions_found", "discover", title, "running", total=len(found))
     return found
@@ -50,8 +50,9 @@ async def discover(data: TriggerFlowRuntimeData) -> list[metadata.Found]:
 
 async def read(data: TriggerFlowRuntimeData) -> metadata.Facts:
     """Read one distribution's metadata: first as UTF-8, then with a detected charset."""
-    decode = metadata.decode_strict if data.attempt == 1 else metadata.detect_encoding
-    return await asyncio.to_thread(metadata.read_facts, data.input, decode)
+    encoding = "utf-8" if data.attempt == 1 else "detect"
+    facts: metadata.Facts = await data.call("files", "read", _read, data.input, encoding)
+    return facts
 
 
 async def judge(data: TriggerFlowRuntimeData) -> Verdict:
@@ -112,12 +113,31 @@ async def record(data: TriggerFlowRuntimeData) -> Verdict:
 
 async def write_report(data: TriggerFlowRuntimeData) -> dict[str, Any]:
     """Write report.md and summary.json, and leave the figures in the state for the close snapshot."""
-    out = Path(data.get_state("out"))
     verdicts: list[Verdict] = data.input
-    summary = await asyncio.to_thread(report.write, out, verdicts)
+    summary: dict[str, Any] = await data.call("files", "write", _write, data.get_state("out"), verdicts)
     await data.async_set_state("summary", summary)
     await tell(data, "report_ready", "report", "The licence report is ready", "ready", summary["report"])
     return summary
+
+
+# -- the world: what the port "files" does, and a tape answers in its place --------------------------------------------
+
+
+async def _prepare(out: str) -> None:
+    await asyncio.to_thread(report.prepare, Path(out))
+
+
+async def _discover(paths: list[str]) -> list[metadata.Found]:
+    return await asyncio.to_thread(metadata.discover, paths)
+
+
+async def _read(found: metadata.Found, encoding: str) -> metadata.Facts:
+    decode = metadata.decode_strict if encoding == "utf-8" else metadata.detect_encoding
+    return await asyncio.to_thread(metadata.read_facts, found, decode)
+
+
+async def _write(out: str, verdicts: list[Verdict]) -> dict[str, Any]:
+    return await asyncio.to_thread(report.write, Path(out), verdicts)
 
 
 flow = TriggerFlow(name="licence-audit")

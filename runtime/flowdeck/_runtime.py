@@ -42,9 +42,11 @@ from flowdeck.execution.services import Services, set_default_services, use_serv
 
 if TYPE_CHECKING:
     from flowdeck.actions.runtime import ActionRuntime
+    from flowdeck.agents.agent import Agent
     from flowdeck.durable.store import Retention
     from flowdeck.durable.using import DurableStore
     from flowdeck.environments.manager import ExecutionEnvironmentManager
+    from flowdeck.workspace.manager import WorkspaceManager
 
 __all__ = ["Observation", "Runtime", "SinkNotAvailable", "runtime"]
 
@@ -70,6 +72,7 @@ class Runtime:
         self._durable: list[DurableStore] = []
         self._environment_seen = False
         self._actions: ActionRuntime | None = None
+        self._workspaces: WorkspaceManager | None = None
 
     @property
     def center(self) -> EventCenter:
@@ -102,6 +105,23 @@ class Runtime:
         from flowdeck.environments.manager import environments_of
 
         return environments_of(self.services)
+
+    @property
+    def workspace(self) -> WorkspaceManager:
+        """What opens workspaces, and the profiles they share."""
+        if self._workspaces is None:
+            from flowdeck.workspace.manager import WorkspaceManager
+
+            self._workspaces = WorkspaceManager(self.services)
+
+        return self._workspaces
+
+    def create_agent(self, name: str | None = None) -> Agent:
+        """Return a new agent: a name that holds a session, a workspace and actions together."""
+        from flowdeck.agents.agent import Agent
+
+        self._attached()
+        return Agent(name, services=self.services, workspaces=self.workspace, shared_actions=lambda: self.actions)
 
     @contextmanager
     def use(self) -> Iterator[Runtime]:
@@ -343,6 +363,9 @@ class Runtime:
     def close(self, timeout: float = 5.0) -> None:
         """Close every observation and the Event Center's sinks, within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
+        if self.services.environments is not None:
+            self.services.environments.close()
+
         for used in self._durable:
             used.close(left(deadline) / 2)
 

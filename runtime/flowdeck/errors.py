@@ -38,7 +38,6 @@
       * ExecutionEnvironmentRefused (PermissionError): its policy does not allow that command, path or query
   * EvalError: an evaluation cannot be done as asked
     * SuiteError (ValueError): a suite file is wrong; carries every problem with its file and line
-
   * SessionError (ValueError): a session, its store or a handler cannot be used as asked
   * WorkspaceError: a workspace cannot do what was asked of it
     * WorkspaceConfigurationError (ValueError): it cannot be opened, or a profile, a filter or a budget is none

@@ -168,6 +168,25 @@ async def test_a_refused_action_does_not_run(tools: ActionRuntime) -> None:
     assert (record["status"], record["error"]) == ("blocked", "action 'pay' was not approved: too much")
 
 
+async def test_a_planner_cannot_talk_an_approval_away(actions: ActionRuntime) -> None:
+    """Its policy_override may ask for one; "auto" against a policy that always asks changes nothing."""
+    actions.register_action(action_id="drop", func=lambda: "dropped", default_policy={"approval_mode": "always"})
+    actions.register_action(action_id="look", func=lambda: "seen")
+    plan = scripted(
+        [
+            {"action_id": "drop", "policy_override": {"approval_mode": "auto"}},
+            {"action_id": "look", "policy_override": {"approval_mode": "always"}},
+        ]
+    )
+    execution = actions.create_loop(plan).create_execution()
+    task = asyncio.create_task(execution.async_start())
+    await until(lambda: len(execution.get_pending_interrupts()) == 2)
+    for interrupt_id in list(execution.get_pending_interrupts()):
+        await execution.async_continue_with(interrupt_id, {"approved": False})
+
+    assert [r["status"] for r in (await task)["records"]] == ["blocked", "blocked"]
+
+
 async def test_an_approval_counts_for_its_own_call_only(tools: ActionRuntime) -> None:
     """Two equal calls ask twice, in one round as in two."""
     loop = tools.create_loop(scripted([call("pay", amount=5), call("pay", amount=5)], [call("pay", amount=5)]))
@@ -255,6 +274,33 @@ async def test_a_planner_that_fails(tools: ActionRuntime, world: World) -> None:
     assert ends == ["action.loop_failed", "tool.loop_failed"]
     assert world.records("tool.loop_failed")[0].error == world.records("action.loop_failed")[0].error
     assert world.records("action.loop_failed")[0].level == "ERROR"
+
+
+@pytest.mark.parametrize("outside", [True, False])
+async def test_a_cancelled_loop_has_ended(tools: ActionRuntime, world: World, outside: bool) -> None:
+    """Cancelled while it waits, by handle or as a sub flow, its run ends as failed, once."""
+    loop = tools.create_loop(scripted([call("pay", amount=3)]))
+    flow = TriggerFlow(name="outer")
+    flow.to(loop.flow)
+    execution = world.execution(flow) if outside else loop.create_execution(auto_close=False)
+    await execution.async_start()
+    await until(execution.is_waiting)
+    await execution.async_cancel(reason="enough")
+    await until(lambda: "tool.loop_failed" in world.types())
+    ends = [each for each in world.types() if each.endswith(("loop_failed", "loop_completed"))]
+    assert ends == ["action.loop_failed", "tool.loop_failed"]
+
+
+async def test_a_loop_that_is_cancelled_while_it_is_waited_for(tools: ActionRuntime, world: World) -> None:
+    """async_run raises, and the loop has failed once."""
+    loop = tools.create_loop(scripted([call("pay", amount=3)]))
+    task = asyncio.create_task(loop.async_run())
+    await until(lambda: bool(loop.flow._executions) and running(loop).is_waiting())
+    await running(loop).async_cancel(reason="enough")
+    with pytest.raises(ActionError, match="was cancelled"):
+        await task
+
+    assert world.types("action.loop_failed") == ["action.loop_failed"]
 
 
 async def test_no_planner_and_no_actions(actions: ActionRuntime, world: World) -> None:

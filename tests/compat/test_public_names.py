@@ -144,7 +144,7 @@ NAMES: dict[str, dict[str, str | None]] = {
         **dict.fromkeys(["async_error", "async_critical", "error", "critical"], HELPER), "update_base_meta": "",
     },
     "Agently": {
-        **dict.fromkeys(["settings", "event_center", "logger"], None),
+        **dict.fromkeys(["settings", "event_center", "logger", "workspace"], None), "create_agent": "name",
         **dict.fromkeys(
             ["emit_observation", "async_emit_observation", "emit_runtime", "async_emit_runtime"], "event"
         ),
@@ -152,12 +152,36 @@ NAMES: dict[str, dict[str, str | None]] = {
         "load_settings": "data_type value auto_load_env raise_empty", "set_log_level": "log_level",
         "set_debug_console": "", "create_observation_bridge": "app_id group_id", "observe": "app_id group_id",
     },
+    "agent": {
+        **dict.fromkeys(["name", "settings", "action", "tool", "sessions", "activated_session", "workspace"], None),
+        "activate_session": "session_id", "deactivate_session": "", "use_workspace": "path_or_backend create mode",
+        "use_actions": "items tags", "use_tools": "items tags", "action_func": "", "tool_func": "",
+        "async_use_action_mcp": "transport", "async_use_mcp": "transport",
+    },
+    "session": {
+        **dict.fromkeys(["id", "auto_resize", "full_context", "context_window", "memo", "session_settings",
+                         "max_length", "input_keys", "reply_keys"], None),
+        "set_chat_history": "", "add_chat_history": "", "reset_chat_history": "", "clean_context_window": "",
+        "register_session_analysis_handler": "handler", "register_session_resize_handler": "name handler",
+        "to_json": "", "to_yaml": "", "load_json": "value", "load_yaml": "value",
+    },
+    "workspace": {
+        "ingest": "content collection kind scope source summary meta profile",
+        "put": "content collection kind meta summary scope source", "get": "ref", "get_data": "ref",
+        "search": "query filters", "link": "source target relation meta", "links": "ref_or_id source target relation",
+        "checkpoint": "run_id state step_id", "latest_checkpoint": "run_id", "checkpoint_history": "run_id step_id",
+        "build_context": "goal scope budget profile", "capabilities": "",
+    },
+    "workspaces": {
+        "create": "create mode", "register_profile": "name handler",
+        "register_recall_profile": "name profile planner retriever context_builder",
+    },
     "bridge": {"watch": "target", "unregister": "", "flush": ""},
     "module": dict.fromkeys(
         ["Agently", "TriggerFlow", "TriggerFlowBlueprint", "TriggerFlowRuntimeData", "TriggerFlowEventData",
          "TriggerFlowContractSpec", "TriggerFlowIntervention", "TriggerFlowInterventionEvent",
          "TriggerFlowInterruptEvent", "TriggerFlowSystemStreamEvent", "print_", "async_print", "ObservationEvent",
-         "RuntimeEvent", "RunContext", "ErrorInfo", "EventCenter", "normalize_triggerflow_event_type",
+         "Agent", "RuntimeEvent", "RunContext", "ErrorInfo", "EventCenter", "normalize_triggerflow_event_type",
          "get_triggerflow_event_aliases", "matches_observation_event_type"],
         None,
     ),
@@ -170,7 +194,7 @@ NAMES: dict[str, dict[str, str | None]] = {
 
 
 @pytest.fixture(scope="module")
-def objects() -> dict[str, Any]:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One of each kind of object."""
     seen: dict[str, Any] = {}
 
@@ -182,6 +206,7 @@ def objects() -> dict[str, Any]:
     flow.to(chunk)
     execution = flow.create_execution(auto_close=False)
     asyncio.run(execution.async_start(1))
+    agent = Agently.create_agent("names").use_workspace(tmp_path_factory.mktemp("workspace"))
     return {
         **seen,
         "flow": flow,
@@ -193,6 +218,10 @@ def objects() -> dict[str, Any]:
         "center": Agently.event_center,
         "emitter": Agently.event_center.create_emitter("names"),
         "Agently": Agently,
+        "agent": agent,
+        "session": flowdeck.compat.Session("names"),
+        "workspace": agent.workspace,
+        "workspaces": Agently.workspace,
         "bridge": flowdeck.compat.ObservationBridge,
         "module": flowdeck.compat,
     }
@@ -235,8 +264,8 @@ def test_what_is_not_built_says_so() -> None:
 
         assert f"`{name}`" in text, name
 
-    with pytest.raises(AttributeError, match="no attribute 'Agent'.*docs/compatibility.md"):
-        flowdeck.compat.Agent  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no attribute 'ModelRequest'.*docs/compatibility.md"):
+        flowdeck.compat.ModelRequest  # type: ignore[attr-defined]
 
     with pytest.raises(AttributeError, match="Agently has no attribute 'nonsense'"):
         Agently.nonsense

@@ -83,7 +83,7 @@ async def test_a_run_killed_at_any_commit_ends_the_same(
 
 
 async def test_what_was_committed_is_not_done_again(world: World) -> None:
-    """Each step runs once, but for the one that was running, which runs again with the same key and the next attempt."""
+    """Each step runs once; the one that was running runs again, with the same key and the next attempt."""
     runs: list[tuple[str, str, int]] = []
 
     def step(name: str) -> tuple[str, Any]:

@@ -10,8 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -153,8 +152,7 @@ async def test_exit_durability_commits_at_rest(runtime: Runtime, tmp_path: Path)
     with runtime.use_store(tmp_path / "store", durability="exit") as used:
         execution = asking().create_execution(services=runtime.services, auto_close=False)
         await execution.async_start(1)
-        await asyncio.sleep(0)
-        assert used.flush()
+        await eventually(lambda: used.store.get_execution(execution.id))
         points = used.store.history(execution.id)
         assert len(points) == 1 and points[0].codes.endswith("D")
 

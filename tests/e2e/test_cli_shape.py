@@ -48,7 +48,9 @@ def test_version(shell: Shell) -> None:
     assert shell.ok("--version") == f"flowdeck {version('flowdeck')}\n"
 
 
-@pytest.mark.parametrize("args", [("nonsense",), ("sql",), ("sql", "--nonsense"), ("runs", "--limit", "x")])
+@pytest.mark.parametrize(
+    "args", [("nonsense",), ("sql", "one", "two"), ("sql", "--nonsense"), ("runs", "--limit", "x")]
+)
 def test_wrong_arguments_exit_2_with_usage(shell: Shell, args: tuple[str, ...]) -> None:
     """A usage error says what is wrong and how to get help."""
     done = shell.run(*args)

@@ -22,11 +22,11 @@ def ask_for(data: TriggerFlowRuntimeData, record: Mapping[str, Any]) -> PauseSig
     Answer it with ``{"approved": True}`` or ``{"approved": False, "reason": "…"}``; the chunk then runs again.
     """
     payload = {
+        "question": f"May {record['action_id']} run? {record['approval'].get('reason', '')}".strip(),
         "action_id": record["action_id"],
         "kwargs": record["kwargs"],
         "purpose": record["purpose"],
         "side_effect_level": record["side_effect_level"],
-        "reason": record["approval"].get("reason", ""),
     }
     expires_in = record["approval"].get("expires_in")
     return data.pause_for(

@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.actions.artifacts import ArtifactStore, FileArtifacts
+from flowdeck.actions.borrowing import borrow
 from flowdeck.actions.context import ActionContext, current_call
 from flowdeck.actions.events import ActionEvents
 from flowdeck.actions.policy import approval_needed, approval_of, merged_policy
@@ -100,6 +101,8 @@ class ActionCalls(ActionRegistry):
         self._services = services
         self.name = name
         self.agent_id = agent_id
+        self.session_id: str | None = None
+        """The session the calls belong to, where an agent has one active."""
         self._environments = environments
         self._artifacts = artifacts
         self._events: ActionEvents | None = None
@@ -271,7 +274,11 @@ class ActionCalls(ActionRegistry):
         meta = {"action_type": call.action_type, "action_name": call.name, "purpose": record["purpose"]}
         indices = {name: place[name] for name in ("round_index", "command_index") if name in place}
         call.run = RunContext.create(
-            run_kind="action", parent=parent or current_run.get(), agent_id=self.agent_id, meta={**meta, **indices}
+            run_kind="action",
+            parent=parent or current_run.get(),
+            agent_id=self.agent_id,
+            session_id=self.session_id,
+            meta={**meta, **indices},
         )
         if self.events.wanted("started"):
             command = {"action_id": call.name, "action_input": record["kwargs"], "purpose": record["purpose"]}
@@ -332,7 +339,7 @@ class ActionCalls(ActionRegistry):
         try:
             async with self.services.clock.timeout(limit) as allowed:
                 if manager is not None:
-                    context = await self._with_environments(manager, spec, context, handles)
+                    context = await borrow(manager, spec, context, handles, self.name)
 
                 call_token = current_call.set(context)
                 result = spec.executor.execute(context, arguments)
@@ -350,41 +357,6 @@ class ActionCalls(ActionRegistry):
             if manager is not None:
                 for handle in handles:
                     await asyncio.shield(manager.async_release(handle))
-
-    async def _with_environments(
-        self,
-        manager: ExecutionEnvironmentManager,
-        spec: ActionSpec,
-        context: ActionContext,
-        handles: list[dict[str, Any]],
-    ) -> ActionContext:
-        resources: dict[str, Any] = {}
-        for requirement in spec.execution_environments:
-            handle = await manager.async_ensure(
-                requirement, owner_id=self._owner(requirement, context), approval=context.approval
-            )
-            handles.append(handle)
-            resources[handle["resource_key"]] = handle["resource"]
-
-        return replace(context, environments=resources)
-
-    def _owner(self, requirement: Any, context: ActionContext) -> str | None:
-        """Whose environment it is, by its scope; ``None`` leaves what the requirement says."""
-        if not isinstance(requirement, Mapping) or requirement.get("owner_id"):
-            return None
-
-        run = context.run
-        match requirement.get("scope", "action_call"):
-            case "action_call":
-                return context.action_call_id
-            case "execution":
-                return run.execution_id if run is not None else None
-            case "session":
-                return run.session_id if run is not None else None
-            case "agent":
-                return self.name
-            case _:
-                return None
 
     def execute_action(self, name: str, kwargs: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Synchronous twin of :meth:`async_execute_action`."""

@@ -20,14 +20,17 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from flowdeck.actions.approval import ask_for, resumed_approval
 from flowdeck.actions.decisions import normalise_decision
-from flowdeck.actions.record import is_record, new_record, settle, slim
-from flowdeck.errors import ActionDefinitionError, ActionError
+from flowdeck.actions.limits import MAX_ROUNDS, LoopLimits
+from flowdeck.actions.policy import planned_override
+from flowdeck.actions.record import answered, is_record, placed, slim
+from flowdeck.errors import ActionError
 from flowdeck.events.lineage import RunContext, current_run, run_scope
 from flowdeck.execution.sync import run_sync
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution, TriggerFlowRuntimeData
@@ -37,17 +40,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ROUNDS", "ActionLoop", "Executor", "Planner"]
 
-MAX_ROUNDS: Final = 5
 Planner = Callable[[dict[str, Any], dict[str, Any]], Any]
 """``planner(context, request) -> decision``; may be async."""
 Executor = Callable[[dict[str, Any], dict[str, Any]], Any]
 """``executor(context, request) -> records``; may be async."""
 _LOOP: Final = "$loop"
 """State key: the loop's run, and when it began."""
-_UNSET: Final[Any] = object()
 
 
-class ActionLoop:
+class ActionLoop(LoopLimits):
     """Plans and executes actions in rounds.
 
     Args:
@@ -80,7 +81,7 @@ class ActionLoop:
         self.protocol = protocol
         self._plan = plan
         self._execute = execute
-        self._options: dict[str, Any] = {}
+        super().__init__()
         self.set_loop_options(
             **{
                 k: v
@@ -97,32 +98,8 @@ class ActionLoop:
 
     # -- configuring ---------------------------------------------------------------------------------------------
 
-    def set_loop_options(
-        self, *, max_rounds: Any = _UNSET, concurrency: Any = _UNSET, timeout: Any = _UNSET
-    ) -> ActionLoop:
-        """Change the loop's limits; ``None`` takes one back to the setting. Chainable.
-
-        Raises:
-            ValueError: a value that is no limit.
-        """
-        if max_rounds is not _UNSET:
-            self._options["max_rounds"] = _checked("max_rounds", max_rounds, int, 0)
-
-        if concurrency is not _UNSET:
-            self._options["concurrency"] = _checked("concurrency", concurrency, int, 1)
-
-        if timeout is not _UNSET:
-            self._options["timeout"] = _checked("timeout", timeout, float, 0)
-
-        return self
-
-    def _limit(self, name: str, default: Any = None) -> Any:
-        own = self._options.get(name)
-        if own is not None:
-            return own
-
-        settings = self.actions.settings
-        return settings.get(f"action.loop.{name}", settings.get(f"tool.loop.{name}", default))
+    def _settings(self) -> Mapping[str, Any]:
+        return self.actions.settings
 
     def register_planning_handler(self, handler: Planner) -> ActionLoop:
         """Let ``handler(context, request)`` decide every round. Chainable."""
@@ -190,16 +167,15 @@ class ActionLoop:
             return {"records": [], "decision": normalise_decision(None, protocol=self.protocol), "rounds": 0}
 
         opened = self._open(parent or current_run.get())
-        run = opened[0]
-        with run_scope(run):
-            execution = self.create_execution(parent_run_context=run, **options)
+        with run_scope(opened[0]):
+            execution = self.create_execution(parent_run_context=opened[0], **options)
 
         self._runs[execution] = opened
         try:
             state = await execution.async_start(request)
         except BaseException as problem:
             if execution._log is None or not isinstance(problem, asyncio.CancelledError):
-                self._failed(run, problem)
+                self._failed(execution, problem)
 
             if not execution.is_closed() and execution._log is None:
                 await execution.async_close(reason="failed", timeout=0, pending_interrupts="cancel")
@@ -210,9 +186,7 @@ class ActionLoop:
                 self.flow.remove_execution(execution)
 
         if execution.get_status() == "cancelled":
-            cancelled = ActionError(f"the action loop of {self.name!r} was cancelled")
-            self._failed(run, cancelled)
-            raise cancelled
+            raise ActionError(f"the action loop of {self.name!r} was cancelled")
 
         return _outcome(state)
 
@@ -232,6 +206,7 @@ class ActionLoop:
             parent=parent,
             agent_id=self.actions.agent_id,
             agent_name=self.name,
+            session_id=self.actions.session_id,
             meta={**counts, "action_type": "action_loop", "compat_event_family": "tool"},
         )
         payload = {"agent_name": self.name, **counts, "planning_protocol": self.protocol}
@@ -244,6 +219,7 @@ class ActionLoop:
             opened = self._runs[data.execution] = self._open(data.execution.run_context)
 
         run, began = opened
+        self._watch(data.execution)
         await data.async_set_state(_LOOP, {"run": run.to_dict(), "began": began, "input": data.input}, emit=False)
         return None
 
@@ -253,6 +229,7 @@ class ActionLoop:
         if opened is None:
             kept = data.get_state(_LOOP)
             opened = self._runs[data.execution] = (RunContext.from_mapping(kept["run"]), kept["began"])
+            self._watch(data.execution)
 
         return opened[0]
 
@@ -307,7 +284,7 @@ class ActionLoop:
                 if isawaitable(given):
                     given = await given
         except Exception as problem:
-            self._failed(run, problem, data)
+            self._failed(data.execution, problem, data)
             raise
 
         return normalise_decision(given, protocol=self.protocol)
@@ -323,7 +300,7 @@ class ActionLoop:
         if record["status"] == "approval_required" and approval is None:
             return ask_for(data, record)
 
-        return _placed(slim(record), call)
+        return placed(slim(record), call)
 
     async def _execute_call(
         self, call: Mapping[str, Any], data: TriggerFlowRuntimeData, approval: Any = None
@@ -333,7 +310,7 @@ class ActionLoop:
             call["action_id"],
             call["action_input"] if call["action_input"] is not None else {},
             purpose=call["purpose"],
-            policy_override=call["policy_override"],
+            policy_override=planned_override(call["policy_override"]),
             source_protocol=call["source_protocol"],
             todo_suggestion=call["todo_suggestion"],
             next_value=call["next"],
@@ -371,20 +348,18 @@ class ActionLoop:
             given = self._execute(context, request)
             records = await given if isawaitable(given) else given
         except Exception as problem:
-            self._failed(self._run_of(data), problem, data)
+            self._failed(data.execution, problem, data)
             raise
 
         found = list(records) if isinstance(records, list | tuple) else [records]
-        return [
-            _placed(slim(each), call) if is_record(each) else each for each, call in zip(found, calls, strict=False)
-        ]
+        return [placed(slim(each), call) if is_record(each) else each for each, call in zip(found, calls, strict=False)]
 
     async def _gather(self, data: TriggerFlowRuntimeData) -> Any:
         index = data.get_state("rounds", 0)
         calls = data.get_state("decision")["execution_actions"]
         for at, each in enumerate(data.input):
             call = calls[at] if at < len(calls) else {"action_id": "", "action_input": {}}
-            record = each if is_record(each) else _answered(call, each, f"{data.execution_id}:{index}:{at}")
+            record = each if is_record(each) else answered(call, each, f"{data.execution_id}:{index}:{at}")
             record["meta"] = {"round_index": index, "command_index": at, **record["meta"]}
             await data.async_append_state("records", record, emit=False)
 
@@ -394,34 +369,33 @@ class ActionLoop:
 
     async def _finish(self, data: TriggerFlowRuntimeData) -> Any:
         run = self._run_of(data)
+        self._runs.pop(data.execution, None)
         count = len(data.get_state("records", []))
         took = round((time.time() - data.get_state(_LOOP)["began"]) * 1e6)  # wall clock: it may span processes
         payload = {"agent_name": self.name, "record_count": count}
         self.actions.events.loop("loop_completed", payload, run, data=data, duration_us=max(0, took))
         return count
 
-    def _failed(self, run: RunContext, problem: BaseException, data: TriggerFlowRuntimeData | None = None) -> None:
-        if getattr(problem, "_flowdeck_loop_told", None) == run.run_id:
-            return
+    def _failed(
+        self, execution: TriggerFlowExecution, problem: BaseException, data: TriggerFlowRuntimeData | None = None
+    ) -> None:
+        """Say that the loop has failed, unless it has ended already."""
+        opened = self._runs.pop(execution, None)
+        if opened is not None:
+            self.actions.events.loop("loop_failed", {"agent_name": self.name}, opened[0], data=data, error=problem)
 
-        self.actions.events.loop("loop_failed", {"agent_name": self.name}, run, data=data, error=problem)
-        try:
-            problem._flowdeck_loop_told = run.run_id  # type: ignore[attr-defined]
-        except AttributeError:
-            pass  # an exception with slots
+    def _watch(self, execution: TriggerFlowExecution) -> None:
+        """Whatever ends the execution before the loop is done (a cancellation, a failed step) ends the loop, too."""
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        execution._closed_waiters.append(closed)
+        closed.add_done_callback(partial(self._closed, ref(execution)))
 
-
-def _placed(record: dict[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
-    place = {"round_index": call["round_index"], "command_index": call["command_index"]}
-    return {**record, "meta": {**record["meta"], **place}}
-
-
-def _answered(call: Mapping[str, Any], value: Any, key: str) -> dict[str, Any]:
-    """A call that a person answered instead of having it made again, or a handler's bare result."""
-    arguments = call["action_input"] if isinstance(call["action_input"], Mapping) else {}
-    record = new_record(call["action_id"], arguments, None, key=key, purpose=str(call.get("purpose", "")))
-    record["meta"]["answered"] = True
-    return settle(record, "success", value)
+    def _closed(self, held: ref[TriggerFlowExecution], _: asyncio.Future[None]) -> None:
+        execution = held()
+        if execution is not None and execution.is_closed():
+            cause = execution._driver.failure
+            status = execution.get_status()
+            self._failed(execution, cause or ActionError(f"the action loop of {self.name!r} was {status}"))
 
 
 def _outcome(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -430,15 +404,3 @@ def _outcome(state: Mapping[str, Any]) -> dict[str, Any]:
         "decision": state.get("decision"),
         "rounds": state.get("rounds", 0),
     }
-
-
-def _checked(name: str, value: Any, kind: type, least: float) -> Any:
-    if value is None:
-        return None
-
-    number = isinstance(value, int) or (kind is float and isinstance(value, float))
-    if isinstance(value, bool) or not number or value < least or (kind is float and value <= 0):
-        wanted = f"a whole number from {int(least)}" if kind is int else "seconds, more than 0"
-        raise ActionDefinitionError(f"set_loop_options({name}={value!r}): expected {wanted}")
-
-    return value

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flowdeck.actions.spec import ActionSpec
 
-__all__ = ["APPROVAL_SCHEMA", "approval_needed", "approval_of", "merged_policy"]
+__all__ = ["APPROVAL_SCHEMA", "approval_needed", "approval_of", "merged_policy", "planned_override"]
 
 APPROVAL_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -24,6 +24,11 @@ APPROVAL_SCHEMA: Final[dict[str, Any]] = {
 """What an answer to an ``approval`` interrupt of an action looks like."""
 
 Policy = dict[str, Any]
+
+
+def planned_override(override: Mapping[str, Any]) -> Policy:
+    """Return what a planner may change of a policy: it can ask for an approval, and never talk one away."""
+    return {key: value for key, value in override.items() if key != "approval_mode" or value == "always"}
 
 
 def merged_policy(settings: Mapping[str, Any], spec: ActionSpec, override: Mapping[str, Any] | None) -> Policy:

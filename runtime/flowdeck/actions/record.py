@@ -19,7 +19,17 @@ from flowdeck.actions.spec import ActionSpec
 from flowdeck.errors import UnencodableValue
 from flowdeck.execution.values import copy_value, encode
 
-__all__ = ["STATUSES", "call_id", "is_record", "new_record", "read_outcome", "slim", "with_artifact"]
+__all__ = [
+    "STATUSES",
+    "answered",
+    "call_id",
+    "is_record",
+    "new_record",
+    "placed",
+    "read_outcome",
+    "slim",
+    "with_artifact",
+]
 
 STATUSES: Final = ("success", "error", "approval_required", "blocked", "skipped")
 PREVIEW: Final = 2_000
@@ -237,3 +247,17 @@ def slim(record: dict[str, Any]) -> dict[str, Any]:
         return record
 
     return {**record, "result": record["model_digest"], "data": record["model_digest"]}
+
+
+def placed(record: dict[str, Any], call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with its place in the loop."""
+    place = {"round_index": call["round_index"], "command_index": call["command_index"]}
+    return {**record, "meta": {**record["meta"], **place}}
+
+
+def answered(call: Mapping[str, Any], value: Any, key: str) -> dict[str, Any]:
+    """A call that a person answered instead of having it made again, or a handler's bare result."""
+    arguments = call["action_input"] if isinstance(call["action_input"], Mapping) else {}
+    record = new_record(call["action_id"], arguments, None, key=key, purpose=str(call.get("purpose", "")))
+    record["meta"]["answered"] = True
+    return settle(record, "success", value)

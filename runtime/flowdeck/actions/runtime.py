@@ -1,4 +1,4 @@
-"""The action runtime: what a program sees. Registering, calling, MCP servers, steps of flows and the loop in one object.
+"""The action runtime, as a program sees it: registering, calling, MCP servers, steps of flows and the loop.
 
 ``runtime.actions`` is the default one; an agent has one of its own, whose actions nobody else sees.
 """

@@ -56,6 +56,8 @@ class Arguments:
                 checked = self._model.model_validate(dict(given))
             except ValidationError as problem:
                 return dict(given), _first(problem)
+            except Exception as problem:  # a validator of the user's own
+                return dict(given), f"{type(problem).__name__}: {problem}"
 
             more = checked.model_extra or {}
             return {**{n: getattr(checked, n) for n in checked.model_fields_set if n not in more}, **more}, None

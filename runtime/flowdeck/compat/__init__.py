@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowdeck.agents.agent import Agent
+    from flowdeck.agents.session import Session
     from flowdeck.compat.agently import Agently, AgentlyMain, async_print, print_
     from flowdeck.compat.bridge import ObservationBridge
     from flowdeck.compat.event_center import CompatEmitter, CompatEventCenter
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
         TriggerFlowIntervention,
         TriggerFlowInterventionEvent,
         TriggerFlowSystemStreamEvent,
+    )
+    from flowdeck.errors import (
+        ExecutionEnvironmentApprovalDenied,
+        ExecutionEnvironmentApprovalRequired,
+        ExecutionEnvironmentError,
     )
     from flowdeck.events.aliases import (
         get_triggerflow_event_aliases,
@@ -34,17 +41,22 @@ if TYPE_CHECKING:
     from flowdeck.triggerflow import TriggerFlow
 
 __all__ = [
+    "Agent",
     "Agently",
     "AgentlyMain",
     "CompatEmitter",
     "CompatEventCenter",
     "ErrorInfo",
     "EventCenter",
+    "ExecutionEnvironmentApprovalDenied",
+    "ExecutionEnvironmentApprovalRequired",
+    "ExecutionEnvironmentError",
     "ObservationBridge",
     "ObservationEvent",
     "Retry",
     "RunContext",
     "RuntimeEvent",
+    "Session",
     "TriggerFlow",
     "TriggerFlowBlueprint",
     "TriggerFlowChunk",
@@ -65,16 +77,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Agent": "flowdeck.agents.agent",
     "Agently": "flowdeck.compat.agently",
     "AgentlyMain": "flowdeck.compat.agently",
     "CompatEmitter": "flowdeck.compat.event_center",
     "CompatEventCenter": "flowdeck.compat.event_center",
     "ErrorInfo": "flowdeck.events.errorinfo",
+    "ExecutionEnvironmentApprovalDenied": "flowdeck.errors",
+    "ExecutionEnvironmentApprovalRequired": "flowdeck.errors",
+    "ExecutionEnvironmentError": "flowdeck.errors",
     "ObservationBridge": "flowdeck.compat.bridge",
     "ObservationEvent": "flowdeck.events.model",
     "Retry": "flowdeck",
     "RunContext": "flowdeck.events.lineage",
     "RuntimeEvent": "flowdeck.events.model",
+    "Session": "flowdeck.agents.session",
     "TriggerFlow": "flowdeck",
     "async_print": "flowdeck.compat.agently",
     "print_": "flowdeck.compat.agently",

@@ -14,7 +14,9 @@ from flowdeck.events.profiles import CONSOLE_SETTINGS, MODES, Profiles, debug_mo
 
 if TYPE_CHECKING:
     from flowdeck.actions.runtime import ActionRuntime
+    from flowdeck.agents.agent import Agent
     from flowdeck.environments.manager import ExecutionEnvironmentManager
+    from flowdeck.workspace.manager import WorkspaceManager
 
 __all__ = ["NOT_BUILT", "Agently", "AgentlyMain", "Settings", "async_print", "print_"]
 
@@ -29,14 +31,12 @@ NOT_BUILT: Final = (
     "action_flow",
     "action_registry",
     "action_runtime",
-    "create_agent",
     "create_dynamic_task",
     "create_prompt",
     "create_request",
     "plugin_manager",
     "set_api_key",
     "skills_executor",
-    "workspace",
 )
 """Names of the reference's main object that stand for parts Flowdeck does not have yet."""
 
@@ -147,6 +147,17 @@ class AgentlyMain:
     def execution_environment(self) -> ExecutionEnvironmentManager:
         """The execution environment manager of the runtime."""
         return self.runtime.execution_environment
+
+    # -- agents and workspaces -----------------------------------------------------------------------------------
+
+    def create_agent(self, name: str | None = None) -> Agent:
+        """Return a new agent; see :class:`flowdeck.agents.Agent`."""
+        return self.runtime.create_agent(name)
+
+    @property
+    def workspace(self) -> WorkspaceManager:
+        """The workspace manager of the runtime."""
+        return self.runtime.workspace
 
     # -- observing -------------------------------------------------------------------------------------------------
 

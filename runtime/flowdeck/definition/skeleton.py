@@ -47,6 +47,7 @@ _PLAIN: Final = (str, int, float, bool, type(None))
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
+@lru_cache(maxsize=64)  # a plan never changes once it is made
 def dump_plan(plan: Plan) -> bytes:
     """Return the plan's skeleton. The same plan gives the same bytes in every process."""
     return _encoder.encode(
@@ -62,6 +63,7 @@ def dump_plan(plan: Plan) -> bytes:
     )
 
 
+@lru_cache(maxsize=64)
 def plan_digest(skeleton: bytes) -> str:
     """Return the 16 hex digits under which a store keeps a skeleton."""
     return hashlib.sha256(skeleton).hexdigest()[:16]

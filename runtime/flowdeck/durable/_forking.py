@@ -42,5 +42,5 @@ def fork_of(stored: Stored, new: str, at: int) -> tuple[bytes, bytes]:
     run.update(run_id=new_id(), execution_id=new)
     run["meta"] = {**run.get("meta", {}), "forked_from": stored.execution_id, "forked_at": at}
     root.run = run
-    header: dict[str, Any] = {**stored.header, "execution_id": new, "run_context": run, "deadline_us": None}
+    header: dict[str, Any] = {**replica.header, "execution_id": new, "run_context": run, "deadline_us": None}
     return _pack(header), _pack([replica.dump(0, stored.resource_keys), replica.extras()])

@@ -85,6 +85,9 @@ _SNAPSHOT: Final = """
 """
 
 
+_PLANS: Final = "SELECT digest, body FROM definitions WHERE digest IN (SELECT value FROM json_each(?))"
+
+
 def write_commits(connection: sqlite3.Connection, commits: Sequence[Commit]) -> dict[int, Exception]:
     """Write commits inside the caller's transaction. Returns why some were refused, by their place.
 
@@ -203,13 +206,8 @@ def read(connection: sqlite3.Connection, execution_id: str, at: int | None = Non
         if wanted not in ends and wanted != begin:
             raise ValueError(f"execution {execution_id} has no committed point {at}; it has points up to {seq}")
 
-        plans = {
-            digest: body
-            for digest, body in connection.execute(
-                "SELECT digest, body FROM definitions WHERE digest IN (SELECT value FROM json_each(?))",
-                (msgspec.json.encode(_needed(definition, snapshot, batches)).decode(),),
-            )
-        }
+        needed = msgspec.json.encode(_needed(definition, snapshot, batches)).decode()
+        plans: dict[str, bytes] = dict(connection.execute(_PLANS, (needed,)).fetchall())
         return Stored(
             execution_id, wanted, _unpack(header), definition, plans, snapshot, batches,
             msgspec.json.decode(resource_keys), forked_from, forked_at,

@@ -14,7 +14,7 @@ from flowdeck.durable._rows import (
     InboxEntry,
     InterruptRow,
 )
-from flowdeck.durable._values import decode
+from flowdeck.durable._values import decode, full
 
 __all__ = ["Query", "durable_info", "executions", "find_execution", "find_interrupt", "inbox", "interrupts"]
 
@@ -180,7 +180,7 @@ def _shortened(connection: sqlite3.Connection, wanted: str) -> list[tuple[str, s
 
 def _interrupt_row(row: tuple[Any, ...]) -> InterruptRow:
     record = _value(row[7])
-    record = record if isinstance(record, dict) else {"payload": record}
+    record = full(row[1], row[0], record) if isinstance(record, dict) else {"payload": record}
     assignees = record.get("assignees")
     names = [str(name) for name in assignees] if isinstance(assignees, list) else []
     response = None if row[11] is None else _value(row[11])

@@ -35,8 +35,8 @@ from flowdeck.durable._rows import (
     InboxEntry,
     InterruptRow,
 )
-from flowdeck.durable.store import Point
 from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
+from flowdeck.durable.store import Point
 from flowdeck.errors import ExecutionNotFound
 from flowdeck.events.ids import new_id
 from flowdeck.layout import Layout, StoreNotFound, is_writer_alive

@@ -25,21 +25,20 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from flowdeck.durable._batch import (
     TERMINAL,
     Ack,
-    Batch,
     Change,
     InterruptClosed,
     InterruptOpened,
     Opened,
     StatusChanged,
 )
+from flowdeck.durable._control_writer import ControlWriter, Question, Submitted
 from flowdeck.durable._handle import Handle
-from flowdeck.durable._inputs import write_commits
-from flowdeck.durable._values import encode, expiry_us
+from flowdeck.durable._values import encode, expiry_us, slim
 from flowdeck.durable._watcher import Watcher
 from flowdeck.durable.statedb import (
     StoreBusy,
@@ -57,27 +56,13 @@ __all__ = ["StateControl", "open_control"]
 QUEUE_LIMIT: Final = 65_536
 """Changes that may wait for a commit, in the queue and, merged, in the batch that is being tried."""
 
-GROUP_SECONDS: Final = 0.005
-"""How long the writer lets changes gather before it commits them."""
-
 BUSY_SECONDS: Final = 0.25
 """How long one attempt waits for another process's lock. The writer thread waits, nobody else."""
-
-RETRY_SECONDS: Final = (0.01, 2.0)
-"""First and longest pause between attempts."""
 
 _log = logging.getLogger("flowdeck.durable")
 
 ProblemCallback = Callable[[str, str], None]
 """``on_problem(kind, message)``; kinds: busy, unwritable, full_queue, dropped, closed, fenced, watch, delivery."""
-
-
-class Submitted(NamedTuple):
-    """A durable commit on its way to the file."""
-
-    commit: Commit
-    changes: list[Change]
-    done: Done
 
 
 def open_control(
@@ -108,7 +93,7 @@ def open_control(
     return StateControl(path, writer, on_problem=on_problem)
 
 
-class StateControl:
+class StateControl(ControlWriter):
     """A :class:`~flowdeck.execution.control.ControlPlane` that keeps ``state.db`` and watches its inbox.
 
     Thread-safe. Threads start with the first change and the watcher only lives while an execution is open. A forked
@@ -130,7 +115,7 @@ class StateControl:
 
     def _reset(self) -> None:
         """Take the state of a control that nobody used yet. Also what a forked child begins with."""
-        self._queue: deque[Change | Submitted | threading.Event] = deque()
+        self._queue: deque[Change | Submitted | Question | threading.Event] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -204,7 +189,7 @@ class StateControl:
 
         if name == "interrupt_opened":
             execution_id, interrupt = arguments
-            record, clean = encode(interrupt)
+            record, clean = encode(slim(execution_id, interrupt))
             self._counts["unencodable"] += not clean
             kind = str(interrupt.get("type") or "pause")
             return InterruptOpened(execution_id, str(interrupt["id"]), kind, record, expiry_us(interrupt), now)
@@ -245,7 +230,19 @@ class StateControl:
             done(ExecutionFenced(f"execution {commit.execution_id}: the store was closed"))
             return
 
-        self._queue.append(Submitted(commit, changes, done))
+        self._hand_over(Submitted(commit, changes, done))
+
+    def ask(
+        self, question: Callable[[sqlite3.Connection], Any], told: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Run ``question`` in the writer's next transaction, and tell its answer once that is committed."""
+        if self._closed:
+            told(None, StoreError(f"the control plane of {self.path} was closed"))
+        else:
+            self._hand_over(Question(question, told))
+
+    def _hand_over(self, item: Submitted | Question) -> None:
+        self._queue.append(item)
         if not self._hurry.is_set():
             self._hurry.set()
 
@@ -348,169 +345,6 @@ class StateControl:
             connection.execute("PRAGMA synchronous = FULL")
 
         return connection
-
-    # -- the writer thread -----------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        batch = Batch()
-        commits: list[Submitted] = []
-        waiting: list[threading.Event] = []
-        pause = RETRY_SECONDS[0]
-        while self._gather(batch, commits, waiting):
-            try:
-                if commits:
-                    with self._handle.use() as connection:
-                        self._commit_all(connection, batch, commits)
-                elif len(batch):
-                    with self._handle.use() as connection:
-                        self._write(connection, batch)
-            except StoreError as error:
-                self._failed(error)
-                if self._closed:
-                    self._counts["dropped"] += len(batch) + len(commits)
-                    for submitted in commits:
-                        submitted.done(error)
-
-                    break
-
-                self._hurry.wait(pause)
-                pause = min(pause * 2, RETRY_SECONDS[1])
-                continue
-
-            pause = RETRY_SECONDS[0]
-            self._committed(batch, waiting)
-            batch, commits, waiting = Batch(), [], []
-
-        self._handle.close()
-
-    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        """Commit the batch. A change that SQLite cannot take at all is left out, so that it does not stop the rest.
-
-        Raises:
-            sqlite3.Error: The file does not take anything now; nothing was written.
-        """
-        try:
-            self._fenced(batch.write(connection))
-        except Exception as error:
-            # What the file's state causes is worth another try. A value that is no text or number for SQLite is not.
-            if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
-                raise
-
-            for change in batch.changes():
-                single = Batch()
-                single.add(change)
-                try:
-                    self._fenced(single.write(connection))
-                except sqlite3.OperationalError:
-                    raise
-                except Exception as reason:
-                    self._lost(reason)
-
-    def _commit_all(self, connection: sqlite3.Connection, batch: Batch, commits: list[Submitted]) -> None:
-        """Write commits and batch. What SQLite cannot take at all is refused alone, and does not stop the rest."""
-        try:
-            self._commit(connection, batch, commits)
-        except sqlite3.Error:
-            raise
-        except Exception as error:
-            if len(commits) == 1:
-                commits[0].done(error)
-                return
-
-            for submitted in commits:
-                self._commit_all(connection, Batch(), [submitted])
-
-    def _commit(self, connection: sqlite3.Connection, batch: Batch, commits: list[Submitted]) -> None:
-        """Write commits with the changes they carry, and the batch beside them, in one transaction.
-
-        Raises:
-            sqlite3.Error: nothing was written; all of it is tried again.
-        """
-        attached = Batch()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            refused = write_commits(connection, [submitted.commit for submitted in commits])
-            for place, submitted in enumerate(commits):
-                if place not in refused:
-                    for change in submitted.changes:
-                        attached.add(change)
-
-            fenced = attached.write_into(connection)
-            if len(batch):
-                fenced += batch.write_into(connection)
-
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
-            raise
-
-        self._fenced(fenced + sum(isinstance(error, ExecutionFenced) for error in refused.values()))
-        self._counts["durable"] += len(commits)
-        still_open = attached.still_open()
-        if still_open and not self._closed:
-            self._watcher.watch(still_open)
-
-        for place, submitted in enumerate(commits):
-            submitted.done(refused.get(place))
-
-        if not len(batch):
-            self._counts["commits"] += 1
-            self._reported -= {"busy", "unwritable", "full_queue"}
-
-    def _gather(self, batch: Batch, commits: list[Submitted], waiting: list[threading.Event]) -> bool:
-        """Move what has been said into the batch, waiting for it if there is nothing; False when it is time to end."""
-        queue = self._queue
-        if not queue and not len(batch) and not commits and not waiting:
-            self._parked = True
-            # A caller that appended before it saw the flag does not wake us, so look once more.
-            if not queue and not self._closed:
-                self._wake.wait()
-
-            self._parked = False
-            self._wake.clear()
-            if not self._hurry.is_set():
-                self._hurry.wait(GROUP_SECONDS)
-
-        self._hurry.clear()
-        # Bounded by what is there now: callers may append as fast as this loop takes.
-        for _ in range(len(queue)):
-            item = queue.popleft()
-            if isinstance(item, Submitted):
-                commits.append(item)
-            elif isinstance(item, threading.Event):
-                waiting.append(item)
-            else:
-                batch.add(item)
-
-        self._merged = len(batch)
-        return bool(len(batch) or commits or waiting or not self._closed)
-
-    def _committed(self, batch: Batch, waiting: list[threading.Event]) -> None:
-        self._merged = 0
-        if len(batch):
-            self._counts["written"] += len(batch)
-            self._counts["commits"] += 1
-            self._reported -= {"busy", "unwritable", "full_queue"}
-            still_open = batch.still_open()
-            if still_open and not self._closed:
-                self._watcher.watch(still_open)
-
-        for event in waiting:
-            event.set()
-
-    def _failed(self, error: StoreError) -> None:
-        self._counts["retries"] += 1
-        kind = "busy" if isinstance(error, StoreBusy) else "unwritable"
-        self._problem(kind, f"{error} Runs go on; what they register is kept and tried again.")
-
-    def _fenced(self, count: int) -> None:
-        if count:
-            self._counts["fenced"] += count
-            self._problem(
-                "fenced", f"another process took over {count} execution(s) of this one; its record of them is kept"
-            )
 
 
 _instances: weakref.WeakSet[StateControl] = weakref.WeakSet()

@@ -1,8 +1,8 @@
 """The host of a process's durable executions: it lets parked ones go and takes them up again.
 
-A parked execution is a few rows in the store. If the program holds its handle, that stays usable; if not, the object is
-dropped, and the host makes it anew from the store when a request comes or its time has come. The host also says that the
-process lives (a lease, one row for all), so that others know when they may take over.
+A parked execution is a few rows in the store. If the program holds its handle, that stays usable; if not, the object
+is dropped, and the host makes it anew from the store when a request comes or its time has come. The host also says
+that the process lives (a lease, one row for all), so that others know when they may take over.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Host:
             hosted.strong = execution
             registry.stir(execution)
             execution._rearm()
-        elif isinstance(execution._services.clock, SystemClock) and execution._policy is None:
+        elif _may_leave(execution):
             hosted.loop = execution._driver.loop
             own = execution._resources
             hosted.resources = {k: v for k, v in own.items() if hosted.flow._resources.get(k) is not v}
@@ -185,7 +185,7 @@ class Host:
             ExecutionNotFound, ExecutionBusy, ExecutionError: it cannot be claimed.
             BlockedVersion, MissingResource, SnapshotError: it cannot go on here; it is given back.
         """
-        claim = await asyncio.to_thread(self.store.claim, execution_id, token=token, force=force)
+        claim = await self.store.claim_soon(execution_id, token=token, force=force)
         flow = flow or self.flows.get(claim.flow_name)
         try:
             if flow is None:
@@ -306,6 +306,12 @@ class Host:
 
         self._hosted.clear()
         self.store.close(timeout)
+
+
+def _may_leave(execution: TriggerFlowExecution) -> bool:
+    """Whether a parked execution can be made anew from the store alone, and nothing in this process waits for it."""
+    services = execution._services
+    return isinstance(services.clock, SystemClock) and services.answerer is None and execution._policy is None
 
 
 def _tell_alive(hosted: Hosted) -> None:

@@ -171,8 +171,8 @@ class MemoryStore:
             known = self.shelf.interrupts.get(key)
             answer = known["answer"] if known is not None and known["status"] == "waiting" else None
             self.shelf.interrupts[key] = {
-                "status": "waiting", "record": decode(encode(record)[0]), "opened_us": self._now_us(), "closed_us": None,
-                "response": None, "actor": None, "answer": answer, "expires_us": expiry_us(record),
+                "status": "waiting", "record": decode(encode(record)[0]), "opened_us": self._now_us(),
+                "closed_us": None, "response": None, "actor": None, "answer": answer, "expires_us": expiry_us(record),
             }  # fmt: skip
         elif name == "interrupt_closed":
             execution_id, interrupt_id, status, response, actor = arguments

@@ -1,9 +1,9 @@
 """From what a store holds back to an execution that goes on: replay, check against the definition, load.
 
 A definition may have changed since. Handler bodies may change at will, they are not replayed. What the run stands in
-must still be there under the same names: the operators of its tasks, of half-full joins and gates, and listeners for the
-events its open interrupts resume to. If not, ``@flow.migrate`` may mend the saved state; else the run is *blocked*, with
-the missing names.
+must still be there under the same names: the operators of its tasks, of half-full joins and gates, and listeners for
+the events its open interrupts resume to. If not, ``@flow.migrate`` may mend the saved state; else the run is *blocked*,
+with the missing names.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def restore(flow: TriggerFlow, claim: Claim, services: Services, resources: dict
     if changed:
         state = _fitting(flow, claim, state)
 
-    header = claim.header
+    header = replica.header
     auto_close, timeout = replica.root.settings
     execution = flow.create_execution(
         execution_id=claim.execution_id,

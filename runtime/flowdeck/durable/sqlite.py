@@ -8,6 +8,7 @@ run out.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -22,6 +23,16 @@ from flowdeck.durable._forking import fork_of
 from flowdeck.durable._handle import Handle
 from flowdeck.durable._rows import AnswerResult, ExecutionRow, InterruptRow
 from flowdeck.durable._values import decode
+from flowdeck.durable._work import (
+    FORGET,
+    FORK_ROW,
+    OLD,
+    OWNED_BY,
+    PRUNE_BATCH,
+    UNUSED_DEFINITIONS,
+    WORK,
+    transaction,
+)
 from flowdeck.durable.client import ControlClient
 from flowdeck.durable.control import StateControl
 from flowdeck.durable.statedb import connect, connect_readonly, prepare
@@ -118,37 +129,63 @@ class SqliteStore:
     # -- ownership -----------------------------------------------------------------------------------------------
 
     def claim(self, execution_id: str, *, token: int | None = None, force: bool = False) -> Claim:
-        with self._writer.use() as connection, _transaction(connection):
-            row = connection.execute(
-                "SELECT d.token, d.finished, coalesce(e.writer, ''), coalesce(e.status, '') FROM durable d "
-                "LEFT JOIN executions e ON e.id = d.execution_id WHERE d.execution_id = ?",
-                (execution_id,),
-            ).fetchone()
-            if row is None:
-                raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
+        heard = threading.Event()
+        said: list[Any] = []
 
-            present, finished, writer, status = row
-            if finished:
-                raise ExecutionError(f"execution {execution_id} is finished ({status})")
+        def told(answer: Any, error: BaseException | None) -> None:
+            said.extend((answer, error))
+            heard.set()
 
-            if token is not None and token != present:
-                raise ExecutionBusy(f"execution {execution_id} was taken up by another process just now")
+        self.control.ask(lambda connection: self._claimed(connection, execution_id, token, force), told)
+        heard.wait()
+        if said[1] is not None:
+            raise said[1]
 
-            if not force and self._runs_elsewhere(connection, writer):
-                raise ExecutionBusy(
-                    f"execution {execution_id} is held by the living process {writer}; ask it through the inbox, or "
-                    "end it first"
-                )
+        return self._claim_of(execution_id, said[0])
 
-            stored = _inputs.read(connection, execution_id)
-            connection.execute(
-                "UPDATE durable SET token = token + 1, parked = 0, blocked = NULL WHERE execution_id = ?",
-                (execution_id,),
+    async def claim_soon(self, execution_id: str, *, token: int | None = None, force: bool = False) -> Claim:
+        """The same as :meth:`claim` for a running loop: claimed together with what else is committed just then."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
+
+        def told(answer: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_settle, future, answer, error)
+
+        self.control.ask(lambda connection: self._claimed(connection, execution_id, token, force), told)
+        return self._claim_of(execution_id, await future)
+
+    def _claimed(self, connection: sqlite3.Connection, execution_id: str, token: int | None, force: bool) -> int:
+        """Take the execution over inside the writer's transaction, and return the new token."""
+        row = connection.execute(OWNED_BY, (execution_id,)).fetchone()
+        if row is None:
+            raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
+
+        present, finished, writer, status = row
+        if finished:
+            raise ExecutionError(f"execution {execution_id} is finished ({status})")
+
+        if token is not None and token != present:
+            raise ExecutionBusy(f"execution {execution_id} was taken up by another process just now")
+
+        if not force and self._runs_elsewhere(connection, writer):
+            raise ExecutionBusy(
+                f"execution {execution_id} is held by the living process {writer}; ask it through the inbox, or "
+                "end it first"
             )
+
+        connection.execute(
+            "UPDATE durable SET token = token + 1, parked = 0, blocked = NULL WHERE execution_id = ?", (execution_id,)
+        )
+        if writer != self.owner:
             connection.execute("UPDATE executions SET writer = ? WHERE id = ?", (self.owner, execution_id))
 
+        return int(present) + 1
+
+    def _claim_of(self, execution_id: str, token: int) -> Claim:
+        """Read what was claimed: from now on nobody else can change it."""
+        stored = self.load(execution_id)
         fields = {name: getattr(stored, name) for name in Stored.__struct_fields__}
-        return Claim(**fields, token=present + 1, flow_name=stored.header["flow"]["name"])
+        return Claim(**fields, token=token, flow_name=stored.header["flow"]["name"])
 
     def _runs_elsewhere(self, connection: sqlite3.Connection, writer: str) -> bool:
         """Whether another process holds it: it lives, and has not let its lease run out."""
@@ -165,9 +202,10 @@ class SqliteStore:
         return is_writer_alive(self.layout, writer)
 
     def release(self, execution_id: str, token: int, *, blocked: str | None = None) -> bool:
-        with self._writer.use() as connection, _transaction(connection):
+        with self._writer.use() as connection, transaction(connection):
             changed = connection.execute(
-                "UPDATE durable SET token = token + 1, blocked = ? WHERE execution_id = ? AND token = ? AND finished = 0",
+                "UPDATE durable SET token = token + 1, blocked = ? "
+                "WHERE execution_id = ? AND token = ? AND finished = 0",
                 (blocked, execution_id, token),
             )
             if changed.rowcount != 1:
@@ -200,7 +238,7 @@ class SqliteStore:
                 "blocked": int(blocked),
                 "limit": limit,
             }
-            return [Work(*row) for row in connection.execute(_WORK, values)]
+            return [Work(*row) for row in connection.execute(WORK, values)]
 
     def _others(self, connection: sqlite3.Connection) -> list[str]:
         """Return the processes that hold what they hold: they live, and their leases have not run out."""
@@ -312,7 +350,7 @@ class SqliteStore:
         stored = self.load(execution_id, at)
         new = new_id or draw_id()
         header, snapshot = fork_of(stored, new, stored.seq)
-        with self._writer.use() as connection, _transaction(connection):
+        with self._writer.use() as connection, transaction(connection):
             if connection.execute("SELECT 1 FROM durable WHERE execution_id = ?", (new,)).fetchone():
                 raise ExecutionExists(f"there is an execution {new} already")
 
@@ -328,7 +366,7 @@ class SqliteStore:
                 "INSERT INTO snapshots (key, seq, base, definition, body) VALUES (?, 0, 1, ?, ?)",
                 (key, stored.definition, snapshot),
             )
-            connection.execute(_FORK_ROW, (new, _now_us(), _now_us(), execution_id))
+            connection.execute(FORK_ROW, (new, _now_us(), _now_us(), execution_id))
 
         return new
 
@@ -338,13 +376,13 @@ class SqliteStore:
         keep = -1 if retention.keep is None else retention.keep
         total = 0
         while True:
-            with self._writer.use() as connection, _transaction(connection):
-                old = [row[0] for row in connection.execute(_OLD, (before, keep, keep, PRUNE_BATCH))]
-                for statement in _FORGET if old else ():
+            with self._writer.use() as connection, transaction(connection):
+                old = [row[0] for row in connection.execute(OLD, (before, keep, keep, PRUNE_BATCH))]
+                for statement in FORGET if old else ():
                     connection.execute(statement, (msgspec.json.encode(old).decode(),))
 
                 if len(old) < PRUNE_BATCH:
-                    connection.execute(_UNUSED_DEFINITIONS)
+                    connection.execute(UNUSED_DEFINITIONS)
 
             total += len(old)
             if len(old) < PRUNE_BATCH:
@@ -359,77 +397,14 @@ class SqliteStore:
         return connection
 
 
-class _transaction:
-    """``BEGIN IMMEDIATE`` to ``COMMIT``, or ``ROLLBACK``."""
+def _settle(future: asyncio.Future[int], answer: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-
-PRUNE_BATCH: Final = 500
-"""Executions forgotten in one transaction, so that nobody waits long for the write lock."""
-
-# Three ways to have something to do, each over an index of its own: ten thousand parked executions cost nothing.
-_WORK: Final = """
-    WITH found(key, why) AS (
-        SELECT key, 'lost' FROM durable WHERE finished = 0 AND parked = 0 AND (blocked IS NULL OR :blocked)
-        UNION ALL
-        SELECT key, 'timer' FROM durable
-            WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL AND wake_us <= :now
-            AND (blocked IS NULL OR :blocked)
-        UNION ALL
-        SELECT d.key, 'inbox' FROM inbox i JOIN durable d ON d.execution_id = i.execution_id
-            WHERE (i.outcome IS NULL OR i.outcome = 'early') AND i.outcome IS NULL AND d.finished = 0 AND d.parked = 1
-            AND (d.blocked IS NULL OR :blocked)
-        UNION ALL
-        SELECT key, 'blocked' FROM durable WHERE :blocked AND finished = 0 AND blocked IS NOT NULL
-    )
-    SELECT d.execution_id, e.flow_name, e.entrypoint, d.token,
-        CASE WHEN f.why = 'lost' AND e.writer = '' THEN 'released' ELSE f.why END
-    FROM found f JOIN durable d ON d.key = f.key JOIN executions e ON e.id = d.execution_id
-    WHERE e.flow_name IN (SELECT value FROM json_each(:flows))
-        AND e.writer NOT IN (SELECT value FROM json_each(:elsewhere)) AND (f.why <> 'lost' OR e.writer <> :me)
-    GROUP BY d.key ORDER BY d.key LIMIT :limit
-"""
-
-_FORK_ROW: Final = """
-    INSERT INTO executions (id, writer, status, flow_name, entrypoint, definition, run_id, root_run_id,
-        parent_execution_id, task_id, tenant_id, user_id, started_us, updated_us)
-    SELECT ?, '', 'created', flow_name, entrypoint, definition, NULL, root_run_id, NULL, task_id, tenant_id, user_id,
-        ?, ? FROM executions WHERE id = ?
-"""
-
-_OLD: Final = """
-    SELECT id FROM executions WHERE finished_us IS NOT NULL AND (finished_us < ? OR (? >= 0 AND finished_us < (
-        SELECT coalesce(min(finished_us), 0) FROM (
-            SELECT finished_us FROM executions WHERE finished_us IS NOT NULL ORDER BY finished_us DESC LIMIT max(?, 0)
-        )))) ORDER BY finished_us LIMIT ?
-"""
-
-_KEYS: Final = "(SELECT key FROM durable WHERE execution_id IN (SELECT value FROM json_each(?)))"
-_IDS: Final = "(SELECT value FROM json_each(?))"
-_FORGET: Final = (
-    f"DELETE FROM inputs WHERE key IN {_KEYS}",
-    f"DELETE FROM snapshots WHERE key IN {_KEYS}",
-    f"DELETE FROM headers WHERE key IN {_KEYS}",
-    f"DELETE FROM durable WHERE execution_id IN {_IDS}",
-    f"DELETE FROM interrupts WHERE execution_id IN {_IDS}",
-    f"DELETE FROM inbox WHERE execution_id IN {_IDS}",
-    f"DELETE FROM executions WHERE id IN {_IDS}",
-)
-# A plan is named by headers and snapshots; children's plans by inputs only, so those stay while anything is open.
-_UNUSED_DEFINITIONS: Final = """
-    DELETE FROM definitions WHERE NOT EXISTS (SELECT 1 FROM durable)
-"""
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)
 
 
 def _inbox_row(row: tuple[Any, ...]) -> InboxRow:

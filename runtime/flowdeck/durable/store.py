@@ -1,8 +1,8 @@
 """The execution store: what is committed of an execution, who owns it, and what is asked of it.
 
 One protocol, two implementations: :class:`~flowdeck.durable.memory.MemoryStore` and
-:class:`~flowdeck.durable.sqlite.SqliteStore`. Executions append (:class:`~flowdeck.execution.store.Commit`); hosts claim
-what nobody runs and read it back; other processes list, ask and fork.
+:class:`~flowdeck.durable.sqlite.SqliteStore`. Executions append (:class:`~flowdeck.execution.store.Commit`); hosts
+claim what nobody runs and read it back; other processes list, ask and fork.
 
 Ownership is fenced twice: every claim raises the *token* and every commit names the *seq* it continues. Whoever lost an
 execution (killed, stopped, partitioned) cannot write to it any more, even on one machine.
@@ -72,8 +72,8 @@ class Work(msgspec.Struct, frozen=True):
     entrypoint: str | None
     token: int
     why: str
-    """``lost``: its process is gone. ``inbox``: somebody asked something. ``timer``: its time has come. ``start``: it is
-    to be started. ``released``: nobody owns it. ``blocked``: nobody could take it up so far."""
+    """``lost``: its process is gone. ``inbox``: somebody asked something. ``timer``: its time has come. ``released``:
+    nobody owns it. ``blocked``: nobody could take it up so far."""
 
 
 class Point(msgspec.Struct, frozen=True):

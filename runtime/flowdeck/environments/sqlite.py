@@ -147,4 +147,4 @@ class SqliteProvider:
         return "ready"
 
     async def async_release(self, handle: Handle) -> None:
-        await asyncio.to_thread(handle["resource"].close)
+        handle["resource"].close()  # here: at the interpreter's exit there are no threads to be had

@@ -139,14 +139,14 @@ _ANY_RUN: tuple[Row, ...] = (
     (
         "triggerflow.port_returned",
         "INFO",
-        "scope port name ordinal digest key_id args result unrecorded",
+        "scope port name ordinal digest key_id args result unrecorded stream",
         None,
         "A port call gave its result: what a tape is made from.",
     ),
     (
         "triggerflow.port_failed",
         "WARNING",
-        "scope port name ordinal digest key_id args failure",
+        "scope port name ordinal digest key_id args failure result unrecorded stream",
         None,
         "A port call raised.",
     ),
@@ -349,6 +349,40 @@ _RUNTIME: tuple[Row, ...] = (
         "A sink or hook could not keep up: this many are gone.",
     ),
 )
+_EVALS: tuple[Row, ...] = (
+    (
+        "eval.session_started",
+        "INFO",
+        "session_id suite suites level selected jobs argv git_sha host python resumed",
+        None,
+        "An evaluation began.",
+    ),
+    (
+        "eval.round_finished",
+        "INFO",
+        "session_id suite case_id case_hash round level state reason wall_us work_us virtual_us attempts run_id "
+        "execution_id error checks findings metrics output",
+        None,
+        "One round of one case, with its checks.",
+    ),
+    (
+        "eval.verdict",
+        "INFO",
+        "session_id suite verdict code reasons totals excused flaky level baseline git_sha passed failed rounds lost",
+        None,
+        "What the evaluation came to; a later one of the same session (resumed) replaces it.",
+    ),
+)
+
+_DEVTOOLS: tuple[Row, ...] = (
+    (
+        "devtools.action",
+        "INFO",
+        "action target actor outcome detail more",
+        None,
+        "A person did something from DevTools that no execution's inbox records: fork, resume, run again ...",
+    ),
+)
 
 ROWS: Final[tuple[tuple[str, str | None, tuple[Row, ...]], ...]] = (
     ("TriggerFlowExecution", "workflow_execution", _EXECUTION),
@@ -364,4 +398,6 @@ ROWS: Final[tuple[tuple[str, str | None, tuple[Row, ...]], ...]] = (
     ("ExecutionEnvironmentManager", None, _ENVIRONMENT),
     ("Workspace", None, _WORKSPACE),
     ("Flowdeck", None, _RUNTIME),
+    ("Evals", None, _EVALS),
+    ("DevTools", None, _DEVTOOLS),
 )

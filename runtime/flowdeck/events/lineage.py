@@ -22,7 +22,16 @@ import msgspec
 from flowdeck.events.encoding import encode
 from flowdeck.events.ids import format_id, next_serial
 
-__all__ = ["INHERITED", "Fragment", "RunContext", "ambient", "current_run", "run_context", "run_scope"]
+__all__ = [
+    "INHERITED",
+    "Fragment",
+    "RunContext",
+    "ambient",
+    "current_run",
+    "enter_session",
+    "run_context",
+    "run_scope",
+]
 
 INHERITED: Final = ("task_id", "tenant_id", "user_id", "trace_id", "traceparent", "console")
 """The meta keys every child inherits, also on the fast path."""
@@ -102,7 +111,11 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
         ambient = _ambient.get()
         if ambient:
             known = _ambient_of(parent)
-            merged.update((key, value) for key, value in ambient.items() if known.get(key, _NOTHING) != value)
+            fresh = {key: value for key, value in ambient.items() if known.get(key, _NOTHING) != value}
+            session = fresh.pop("session_id", None)  # an id of the run, no meta
+            merged.update(fresh)
+            if session is not None and session_id is None:
+                ids = (*ids[:2], session, *ids[3:])
 
         if meta:
             merged.update(meta)
@@ -340,6 +353,20 @@ def run_scope(run: RunContext | None) -> Iterator[RunContext | None]:
         current_run.reset(token)
 
 
+def enter_session(session_id: str | None, leaving: str | None = None) -> None:
+    """Make ``session_id`` the session of the runs created from now on in this context (task, thread).
+
+    ``None`` ends it, if it is still ``leaving``. A block of its own is :func:`run_context`.
+    """
+    values = dict(_ambient.get() or {})
+    if session_id is not None:
+        values["session_id"] = session_id
+    elif values.get("session_id") == leaving:
+        values.pop("session_id", None)
+
+    _ambient.set(values)
+
+
 @contextmanager
 def run_context(
     *,
@@ -348,12 +375,13 @@ def run_context(
     user_id: str | None = None,
     trace_id: str | None = None,
     traceparent: str | None = None,
+    session_id: str | None = None,
     **values: Any,
 ) -> Iterator[dict[str, Any]]:
     """Put identity values into the meta of every run created inside the block; nested blocks add up.
 
-    ``traceparent`` is the W3C header of the traced call the runs are part of. ``None`` leaves the outer block's value.
-    Further keywords enter the meta of the runs created directly.
+    ``traceparent`` is the W3C header of the traced call the runs are part of; ``session_id`` becomes their session.
+    ``None`` leaves the outer block's value. Further keywords enter the meta of the runs created directly.
     """
     given = {
         "task_id": task_id,
@@ -361,6 +389,7 @@ def run_context(
         "user_id": user_id,
         "trace_id": trace_id,
         "traceparent": traceparent,
+        "session_id": session_id,
         **values,
     }
     merged = {**(_ambient.get() or {}), **{key: value for key, value in given.items() if value is not None}}

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from flowdeck.execution.services import Services
 from flowdeck.execution.state import PARKED
 from flowdeck.execution.stream import RuntimeStream
 from flowdeck.execution.sync import run_sync
+from flowdeck.execution.values import copy_loosely
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan
@@ -300,6 +301,40 @@ class ExecutionBase:
 
         self._emit_port(events.port_returned, {**payload, **returned_payload(result)}, run, began)
         return result
+
+    async def _stream_through_port(
+        self, call: PortCall, fn: Callable[..., AsyncIterator[Any]], run: RunContext
+    ) -> AsyncIterator[Any]:
+        """Perform a port call that gives chunks; one event at its end holds all that were taken."""
+        settings, events = self._services.settings, self._events
+        if events.port_called.sinks:
+            self._emit_debug(events.port_called, called_payload(call, settings), run)
+
+        observed = bool(events.port_returned.sinks or events.port_failed.sinks)
+        payload = called_payload(call, settings) if observed else {}
+        chunks: list[Any] = []
+        began = time.perf_counter_ns()
+        error: BaseException | None = None
+        try:
+            async for chunk in self._services.ports.stream(call, fn):
+                if observed:
+                    chunks.append(copy_loosely(chunk))
+
+                yield chunk
+        except GeneratorExit:
+            raise  # whoever reads has enough: that is no failure
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            if not observed:
+                self._core.seq += 1
+            elif error is None:
+                told = {**payload, **returned_payload(chunks), "stream": True}
+                self._emit_port(events.port_returned, told, run, began)
+            else:
+                told = {**payload, **returned_payload(chunks), **failed_payload(error), "stream": True}
+                self._emit_port(events.port_failed, told, run, began, error)
 
     def _port_returned(self, call: PortCall, run: RunContext, value: Any) -> None:
         """A port that takes no time has answered."""

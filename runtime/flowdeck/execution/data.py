@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -380,6 +380,12 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
         ``(scope, port, name, ordinal)`` identifies the call in every replay of the run.
         """
         return await self.execution._through_port(self._port_call(port, name, args), fn, self.run)
+
+    def call_stream(
+        self, port: str, name: str, fn: Callable[..., AsyncIterator[Any]], *args: Any
+    ) -> AsyncIterator[Any]:
+        """The same for what comes in chunks: iterate over what ``fn(*args)`` yields, or over the chunks of a tape."""
+        return self.execution._stream_through_port(self._port_call(port, name, args), fn, self.run)
 
     def now(self) -> float:
         """The time in seconds since the Unix epoch, as this run sees it."""

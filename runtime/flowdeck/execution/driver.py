@@ -79,7 +79,7 @@ class Driver:
         """The first error nobody caught."""
         self.closed = False
         self.gate: Gate | None = None
-        """The way to the input log of a durable execution: no handler starts before the inputs that led to it are committed."""
+        """The way to a durable execution's input log: no handler starts before what led to it is committed."""
         self._context: Context | None = None
         self._live = 0
         self._abandoned: list[asyncio.Task[None]] = []
@@ -458,6 +458,9 @@ class Driver:
         if self.gate is not None and self.gate.leaves(task, exc):
             return None  # what becomes of the run is told where it goes on
 
+        if isinstance(exc, StopIteration):  # no future takes one, so whoever waits would wait for ever
+            exc = _no_stop_iteration(op, exc)
+
         if isinstance(exc, asyncio.CancelledError):
             current = asyncio.current_task()
             if task.status == CANCELLING:
@@ -604,6 +607,13 @@ class Driver:
             None,
             SOURCE,
         )
+
+
+def _no_stop_iteration(op: PlanOp, exc: StopIteration) -> RuntimeError:
+    """Return what an async handler that lets a ``StopIteration`` out raises anyway. Source: PEP 479."""
+    error = RuntimeError(f"{op.operator_kind} {op.name!r} raised StopIteration: give next() a default, or catch it")
+    error.__cause__ = exc
+    return error
 
 
 def _without_traceback(exc: BaseException) -> dict[str, Any]:

@@ -6,15 +6,17 @@ first suspension before it returns. ``asyncio.current_task()`` is the same task 
 its last, so that timeouts, cancel scopes and cancellation hold on to the right one.
 
 The task is a *host* that waits for work. A branch that never suspends leaves it as it was, ready for the next; one that
-suspends takes it over, and the next call makes a new host. Built from asyncio's hooks for task implementations
-(``_enter_task`` and ``_leave_task``; source: the asyncio documentation, "Extending").
+suspends takes it over, and the next call makes a new host. An idle host is nobody's work, so ``asyncio.all_tasks()``
+does not list it: a program that awaits every task there is would never end. Built from asyncio's hooks for task
+implementations (``_enter_task``, ``_register_task`` and their opposites; source: the asyncio documentation,
+"Extending").
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from asyncio.tasks import _enter_task, _leave_task
+from asyncio.tasks import _enter_task, _leave_task, _register_task, _unregister_task
 from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, Final
@@ -29,6 +31,7 @@ class _Host(Coroutine[Any, Any, None]):
     """What a host task runs: nothing until a branch suspends in it, then that branch to its end."""
 
     __slots__ = ("__weakref__", "branch", "context", "idle", "waits_for")
+    __name__ = "flowdeck branch"  # what a task shows of it
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.idle: asyncio.Future[None] | None = loop.create_future()
@@ -106,6 +109,7 @@ def start_now(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
         host = local.host = _Host(loop)
         task = local.task = loop.create_task(host)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # a host may well outlive its loop
+        _unregister_task(task)
 
     caller = asyncio.current_task(loop)
     if caller is not None:
@@ -123,4 +127,5 @@ def start_now(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
         if caller is not None:
             _enter_task(loop, caller)
 
+    _register_task(task)
     host.adopt(branch, context, waits_for)

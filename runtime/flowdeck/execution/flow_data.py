@@ -30,9 +30,7 @@ class FlowData:
 
     __slots__ = ("_data", "_executions", "_lock", "_touched")
 
-    def __init__(
-        self, executions: ExecutionRegistry | None = None, data: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, executions: ExecutionRegistry | None = None, data: dict[str, Any] | None = None) -> None:
         self._executions = ExecutionRegistry() if executions is None else executions
         self._data: dict[str, Any] = data or {}
         self._touched: set[str] = set(self._data)

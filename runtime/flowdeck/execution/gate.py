@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.definition.plan import PlanOp
 from flowdeck.errors import HandlerFailed
+from flowdeck.execution.recording import shorten
 from flowdeck.execution.state import CANCELLING, Task
 from flowdeck.execution.stream import Deferred, RuntimeStream
 from flowdeck.execution.streaming import InterruptItem
@@ -262,7 +263,7 @@ class GatedStream(RuntimeStream):
 
         core = self._execution._core
         if isinstance(item, InterruptItem) and item._execution_id == core.execution_id:
-            self._log.add(["U", 0, core.seq, item._action, item._interrupt.id])
+            self._log.add(["U", 0, core.seq, item._action, shorten(item._interrupt.id, core.execution_id)])
         else:
             built = item.build() if isinstance(item, Deferred) else item
             self._log.add(["u", 0, core.seq, encode(built, "stream item")])

@@ -19,15 +19,12 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
-
-import msgspec
 
 from flowdeck.definition.skeleton import dump_plan, plan_digest
 from flowdeck.errors import ExecutionFenced
-from flowdeck.execution.control import Controlled, ControlPlane
+from flowdeck.execution.log_format import extras_of, header_of, pack, wake_of
+from flowdeck.execution.mailbox import mailbox
 from flowdeck.execution.snapshot import _dump_run, save_state
 from flowdeck.execution.store import Commit, CommitStore
 from flowdeck.execution.values import encode
@@ -38,9 +35,8 @@ if TYPE_CHECKING:
     from flowdeck.execution.recording import RecordedCore
     from flowdeck.execution.state import Task
 
-__all__ = ["HEADER_FORMAT", "InputLog", "LoggedControl", "pack", "unpack"]
+__all__ = ["InputLog"]
 
-HEADER_FORMAT: Final = 1
 SNAPSHOT_BYTES: Final = 65_536
 """Inputs that gather before a snapshot is worth taking; more when the state is larger than that."""
 SNAPSHOT_INPUTS: Final = 2_000
@@ -49,9 +45,6 @@ UNGATED_INPUTS: Final = 10_000
 """Inputs an ungated log keeps in memory before it commits them anyway."""
 ROWS_KEPT: Final = 1_000
 """Inbox rows whose outcome is remembered, in case one is delivered again."""
-
-pack = msgspec.msgpack.Encoder().encode
-unpack = msgspec.msgpack.Decoder().decode
 
 
 class InputLog:
@@ -260,7 +253,7 @@ class InputLog:
             if not execution._observed:
                 execution._register()
 
-            header = self._header()
+            header = header_of(execution, self._present_settings())
             self.written = True
             self.store.hosts(execution)
 
@@ -283,7 +276,7 @@ class InputLog:
         commit = Commit(execution.id, self.token, self.seq - len(inputs), len(inputs), body, header)
         commit.changes, self._changes = tuple(self._changes), []
         commit.parked = parked
-        commit.wake_us = self._wake_us() if parked else None
+        commit.wake_us = wake_of(execution) if parked else None
         commit.finished = execution._lifecycle == "closed"
         keys = tuple(sorted(execution._resources))
         if keys != self._resource_keys:
@@ -292,7 +285,7 @@ class InputLog:
         self._since[0] += len(body)
         self._since[1] += len(inputs)
         if self._base is not None or self._worth_a_snapshot():
-            commit.snapshot = pack([save_state(execution, None, "utf-8", False), self._extras()])
+            commit.snapshot = pack([save_state(execution, None, "utf-8", False), extras_of(self)])
             commit.base, self._base = self._base is not None, None
             commit.definition = self.define(execution._plan)
             self._snapshot_size = len(commit.snapshot)
@@ -315,62 +308,11 @@ class InputLog:
 
         return self._since[0] > max(SNAPSHOT_BYTES, self._snapshot_size) or self._since[1] > SNAPSHOT_INPUTS
 
-    def _extras(self) -> dict[str, Any]:
-        """What a snapshot keeps beside the execution's own saved state."""
-        return {
-            "due": [[child, num, due] for (child, num), due in self.due.items()],
-            "rows": [[row, *outcome] for row, outcome in self.rows.items()],
-            "children": [[n, child.id, self.define(child._plan)] for n, child in self.children.items()],
-            "child_count": self.child_count,
-            "intent": self.execution._intent(),
-        }
-
-    def _header(self) -> bytes:
-        execution = self.execution
-        core = execution._core
-        header = {
-            "format": HEADER_FORMAT,
-            "execution_id": execution.id,
-            "flow": {"name": execution._plan.flow_name, "fingerprint": execution._plan.fingerprint},
-            "entrypoint": execution._entrypoint,
-            "created_at": execution._created_us,
-            "started_at": execution._started_us,
-            "run_context": _dump_run(execution.run_context),
-            "settings": list(self._present_settings()),
-            "concurrency": core.concurrency,
-            "skip_exceptions": core.skip_exceptions,
-            "handle_exposed": execution._handle_exposed,
-            "deadline_us": execution._deadline_us,
-            "flow_data": encode(execution._flow_data.get(), "flow_data"),
-            "interventions": None if core.ledger is None else [core.ledger.mode],
-        }
-        return pack(header)
-
     def _present_settings(self) -> tuple[Any, ...]:
         return (self.execution.auto_close, self.execution.auto_close_timeout)
 
     def _at_rest(self) -> bool:
         return not self.execution._driver._live
-
-    def _wake_us(self) -> int | None:
-        """When the parked execution has something to do by itself."""
-        execution = self.execution
-        if execution._lifecycle == "closed":
-            return None
-
-        waiting = execution._core.open
-        times = [i.expires_us for i in waiting.values() if i.expires_us is not None]
-        timeout = execution.auto_close_timeout
-        if not waiting and execution.auto_close and timeout is not None:
-            times.append(execution._last_active_us + round(timeout * 1e6))
-
-        if execution._deadline_us is not None:
-            times.append(execution._deadline_us)
-
-        if execution._intent() is not None:
-            times.append(0)
-
-        return min(times, default=None)
 
     async def committed(self) -> None:
         """Return once everything recorded so far is committed.
@@ -410,7 +352,7 @@ class InputLog:
         if loop is None or threading.get_ident() == self.execution._thread:
             self._completed(error)
         else:
-            _mailbox(loop).post(self, error)
+            mailbox(loop).post(self, error)
 
     def _completed(self, error: BaseException | None) -> None:
         if error is not None:
@@ -457,79 +399,3 @@ class InputLog:
 
         self.execution._superseded(error)
         self.store.rests(self.execution, None)
-
-
-class LoggedControl:
-    """A control plane whose changes are written together with the inputs they follow from."""
-
-    __slots__ = ("_log",)
-
-    def __init__(self, log: InputLog) -> None:
-        self._log = log
-
-    def opened(self, execution: Controlled, info: Mapping[str, Any]) -> None:
-        self._log.attach("opened", (execution, dict(info)))
-
-    def status(self, execution_id: str, status: str) -> None:
-        self._log.attach("status", (execution_id, status))
-
-    def interrupt_opened(self, execution_id: str, interrupt: Mapping[str, Any]) -> None:
-        self._log.attach("interrupt_opened", (execution_id, interrupt))
-
-    def interrupt_closed(
-        self, execution_id: str, interrupt_id: str, status: str, response: Any, actor: str | None
-    ) -> None:
-        self._log.attach("interrupt_closed", (execution_id, interrupt_id, status, response, actor))
-
-    def ack(self, row_id: int, outcome: str, detail: str | None) -> None:
-        self._log.attach("ack", (row_id, outcome, detail))
-
-    def finished(self, execution_id: str, status: str) -> None:
-        self._log.attach("finished", (execution_id, status))
-
-    def flush(self, timeout: float) -> bool:
-        self._log.flush()
-        return True
-
-    def close(self, timeout: float) -> None:
-        self._log.flush()
-
-
-_control: ControlPlane = LoggedControl.__new__(LoggedControl)  # the type checker's look at the protocol
-
-
-class _Mailbox:
-    """Completions on their way to one event loop: one wake-up for all of a transaction."""
-
-    __slots__ = ("_loop", "_posted", "_waiting")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._posted = False
-        self._waiting: deque[tuple[InputLog, BaseException | None]] = deque()
-
-    def post(self, log: InputLog, error: BaseException | None) -> None:
-        self._waiting.append((log, error))
-        if not self._posted:
-            self._posted = True
-            try:
-                self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: nobody waits there any more
-                self._drain()
-
-    def _drain(self) -> None:
-        self._posted = False  # first, so that what comes while we drain wakes the loop again
-        for _ in range(len(self._waiting)):
-            log, error = self._waiting.popleft()
-            log._completed(error)
-
-
-_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
-
-
-def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    found = _mailboxes.get(loop)
-    if found is None:
-        found = _mailboxes.setdefault(loop, _Mailbox(loop))
-
-    return found

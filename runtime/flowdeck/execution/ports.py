@@ -190,15 +190,17 @@ class Answerer(Protocol):
 
 
 class Ports:
-    """The default ports: every call goes through to the world.
-
-    A replay subclasses this and overrides :meth:`call`, :meth:`now_us`, :meth:`seed` and :meth:`new_id`.
-    """
+    """The default ports: every call goes through to the world. A replay subclasses this and overrides every method."""
 
     async def call(self, call: PortCall, fn: Callable[..., Awaitable[Any] | Any]) -> Any:
         """Perform ``call`` by running ``fn(*call.args)`` and return what it returns."""
         result = fn(*call.args)
         return await result if isawaitable(result) else result
+
+    async def stream(self, call: PortCall, fn: Callable[..., AsyncIterator[Any]]) -> AsyncIterator[Any]:
+        """Perform ``call`` by iterating over ``fn(*call.args)``."""
+        async for chunk in fn(*call.args):
+            yield chunk
 
     def now_us(self, call: PortCall, clock: Clock) -> int:
         """Answer ``data.now()``: microseconds since the Unix epoch."""

@@ -23,7 +23,7 @@ from flowdeck.execution.values import encode
 if TYPE_CHECKING:
     from flowdeck.execution.input_log import InputLog
 
-__all__ = ["INPUTS", "READS", "RecordedCore", "digest_of"]
+__all__ = ["INPUTS", "READS", "RecordedCore", "digest_of", "lengthen", "shorten"]
 
 READS: Final = frozenset(
     {
@@ -47,6 +47,25 @@ _SCALARS: Final = frozenset({int, bool, type(None)})
 def digest_of(encoded: Any) -> str:
     """Return 12 hex digits of an encoded value; two values of one tag that differ have different ones."""
     return hashlib.blake2b(_pack(encoded), digest_size=6).hexdigest()
+
+
+def shorten(interrupt_id: str | None, home: str) -> str | None:
+    """Leave out the execution's id in front of the ids it gives; half of a small record would be that."""
+    if interrupt_id is None:
+        return None
+
+    if interrupt_id.startswith(home + "-"):
+        return interrupt_id[len(home) :]
+
+    return "=" + interrupt_id if interrupt_id[:1] in ("-", "=") else interrupt_id
+
+
+def lengthen(short: str | None, home: str) -> str | None:
+    """Undo :func:`shorten`."""
+    if short is None:
+        return None
+
+    return home + short if short[:1] == "-" else short.removeprefix("=")
 
 
 class RecordedCore(Core):
@@ -163,7 +182,7 @@ class RecordedCore(Core):
             return super().done(task, value)
 
         encoded = self._encoded(task, value) if self.wants(task) else None
-        self._note("D", task.rec, encoded, task.interrupt)
+        self._note("D", task.rec, encoded, shorten(task.interrupt, self.execution_id))
         following: Task | None = self._apply("done", task, value)
         return following
 
@@ -205,10 +224,10 @@ class RecordedCore(Core):
         if not self._records():
             return super().pause(task, tag, now_us, **options)
 
-        encoded = encode(options)
+        encoded = encode({key: value for key, value in options.items() if value is not None})
         found = ""
         if task is not None:
-            found = self._digest(task, tag, encoded["payload"])
+            found = self._digest(task, tag, encoded.get("payload"))
             if task.tags is not None and tag in task.tags:
                 encoded = None
 

@@ -251,7 +251,6 @@ def load_core(core: Core, state: dict[str, Any]) -> None:
         core.queue = deque(queue)
 
 
-
 def _remap_ops(core: Core, state: dict[str, Any]) -> dict[int, int]:
     keys: list[str] = state["ops"]
     remap = {i: core.plan.by_key[key].index for i, key in enumerate(keys) if key in core.plan.by_key}

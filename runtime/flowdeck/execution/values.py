@@ -29,6 +29,7 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _IMMUTABLE: Final = frozenset({bytes, datetime, date, time, timedelta, Decimal, UUID}) | _SCALARS
 _TAG: Final = "$type"
 _TAG_BYTES: Final = _TAG.encode()
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _CONTAINERS: Final = frozenset({dict, list})
 _json_encode: Final = msgspec.json.Encoder().encode
 _json_decode: Final = msgspec.json.Decoder().decode
@@ -139,7 +140,7 @@ def encode(value: Any, path: str = "") -> Any:
             # Most data is JSON as it is. Then the C codec copies it, and equality says that nothing got lost: a tuple
             # comes back as a list, a datetime as a text, NaN as None.
             written = _json_encode(value)
-            if _TAG_BYTES not in written:
+            if _TAG_BYTES not in written and _is_shallow(written):
                 copied = _json_decode(written)
                 if copied == value:
                     return copied
@@ -147,6 +148,22 @@ def encode(value: Any, path: str = "") -> Any:
             pass  # not JSON, or an object that will not be compared: the walk below says what to do with it
 
     return _encode(value, path, 0)
+
+
+def _is_shallow(written: bytes) -> bool:
+    """Whether JSON is surely not nested too deep to be decoded again. Brackets inside texts may make it say no."""
+    if written.count(b"[") + written.count(b"{") <= _MAX_DEPTH:
+        return True
+
+    brackets = written.translate(None, _NO_BRACKETS)
+    for _ in range(_MAX_DEPTH):  # each round takes the innermost level away
+        outer = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(outer) == len(brackets):
+            break
+
+        brackets = outer
+
+    return not brackets
 
 
 def _encode(value: Any, path: str, depth: int) -> Any:

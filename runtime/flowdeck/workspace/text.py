@@ -22,6 +22,12 @@ _CJK_RANGES: Final = (
 _RUN: Final = re.compile(f"[{_CJK_RANGES}]+")
 _PIECE: Final = re.compile(rf"(?P<run>[{_CJK_RANGES}]+)|(?P<word>(?:(?![{_CJK_RANGES}])[^\W_])+)(?P<prefix>\*?)")
 _QUOTED: Final = re.compile(r'"([^"]*)"|([^"]+|")')
+_FUNCTION_WORDS: Final = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "if", "in", "into", "is",
+    "it", "its", "of", "on", "or", "our", "that", "the", "their", "this", "to", "was", "we", "were", "what",
+    "which", "will", "with", "you", "your",
+})  # fmt: skip
+"""English words no record is about; in a small workspace they are too rare to count little by themselves."""
 _MAX_TERMS: Final = 40
 _MAX_WORD: Final = 100
 
@@ -52,7 +58,10 @@ def query_expression(query: str) -> str | None:
 
 
 def goal_terms(goal: str) -> list[str]:
-    """Return the terms of a goal, each an expression of its own: words, and every pair of a run. At most 40."""
+    """Return the terms of a goal, each an expression of its own: words, and every pair of a run. At most 40.
+
+    English function words are left out where there are others.
+    """
     terms: dict[str, None] = {}
     for found in _PIECE.finditer(unicodedata.normalize("NFKC", goal)):
         run = found["run"]
@@ -63,7 +72,8 @@ def goal_terms(goal: str) -> list[str]:
         else:
             terms.update((f'"{pair}"', None) for pair in _pairs(run)[:-1])
 
-    return list(terms)[:_MAX_TERMS]
+    telling = [term for term in terms if term[1:-1] not in _FUNCTION_WORDS]
+    return (telling or list(terms))[:_MAX_TERMS]
 
 
 def estimate_tokens(text: str) -> int:

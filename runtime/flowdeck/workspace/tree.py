@@ -25,7 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from flowdeck.errors import WorkspaceConfigurationError, WorkspacePolicyError, WorkspaceRecordNotFound
+from flowdeck.errors import (
+    WorkspaceConfigurationError,
+    WorkspaceError,
+    WorkspacePolicyError,
+    WorkspaceRecordNotFound,
+)
 from flowdeck.events.ids import new_id
 
 __all__ = ["SCHEMA", "Tree", "slug"]
@@ -71,6 +76,7 @@ class Tree:
         self.root = root
         self.read_only = read_only
         self.created = False
+        self._described: set[str] = set()
         if root.exists() and not root.is_dir():
             raise WorkspaceConfigurationError(f"{root} is a file; a workspace is a directory")
 
@@ -177,6 +183,20 @@ class Tree:
     def _leads_out(self, path: str) -> WorkspacePolicyError:
         return WorkspacePolicyError(f"workspace {self.root}: {path} goes through a symbolic link or a file")
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what the disk has against writing into an error that names the workspace.
+
+        Raises:
+            WorkspaceError: it is full, read-only, or somebody else's.
+        """
+        try:
+            yield
+        except WorkspaceError:
+            raise
+        except OSError as problem:
+            raise WorkspaceError(f"workspace {self.root} cannot be written: {problem.strerror or problem}") from problem
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def new_incoming(self) -> tuple[str, int]:
@@ -197,14 +217,18 @@ class Tree:
     def settle_incoming(self, name: str, path: str) -> None:
         """Give a whole content its place ``<collection>/<file>``; the collection is made when it is new."""
         collection, file = self.parts(path)
-        with (
-            self.directory(CONTENT, INCOMING) as source,
-            self.directory(CONTENT, collection, create=True) as target,
-        ):
-            os.rename(name, file, src_dir_fd=source, dst_dir_fd=target)
-            if not _has(target, "_collection.meta.json"):
+        with self.directory(CONTENT, collection, create=True) as target, self.directory(CONTENT) as content:
+            os.rename(f"{INCOMING}/{name}", file, src_dir_fd=content, dst_dir_fd=target)
+            if collection not in self._described:
                 described = {"schema": COLLECTION_SCHEMA, "collection": collection, "created_at": _now()}
                 self._write_small(target, "_collection.meta.json", described)
+                self._described.add(collection)
+
+    def remove(self, path: str) -> None:
+        """Remove a content that got no record."""
+        collection, file = self.parts(path)
+        with self.directory(CONTENT, collection) as fd:
+            os.unlink(file, dir_fd=fd)
 
     def sync(self, paths: Sequence[str]) -> None:
         """Bring contents and their directories to the disk itself."""
@@ -290,20 +314,11 @@ class Tree:
         """Remove contents that a process began to write and never finished."""
         try:
             with self.directory(CONTENT, INCOMING) as fd:
-                for name in os.listdir(fd):
+                for name in os.listdir(fd):  # noqa: PTH208 - of a descriptor
                     if time.time() - os.stat(name, dir_fd=fd, follow_symlinks=False).st_mtime > _STALE_S:
                         os.unlink(name, dir_fd=fd)
         except OSError:
             pass
-
-
-def _has(directory: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-
-    return True
 
 
 def _now() -> str:

@@ -1,0 +1,85 @@
+"""How an error of a verb becomes lines and an exit code; shared by all verbs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+
+from flowdeck.errors import FlowdeckError, SuiteError
+
+__all__ = ["guarded", "note", "out"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_USAGE = 2
+
+
+def out(text: str) -> None:
+    """Write a result to stdout. A reader that went away does not change the exit code."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """Write something about the work to stderr; never fails."""
+    try:
+        sys.stderr.write("".join(c for c in text if c.isprintable() or c == "\n") + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def guarded(verdict: bool) -> Callable[[F], F]:
+    """Turn errors a user can meet into lines and exit code 2; with ``verdict`` the last line of stdout says so."""
+
+    def decorate(verb: F) -> F:
+        @functools.wraps(verb)
+        def run(*args: Any, **options: Any) -> Any:
+            try:
+                return verb(*args, **options)
+            except SuiteError as error:
+                return _end(error.problems, verdict, error)
+            except (FlowdeckError, OSError) as error:
+                return _end([str(error)], verdict, error)
+            except ModuleNotFoundError as error:
+                if error.name not in ("yaml", "duckdb"):
+                    raise
+
+                return _end([f"{error.name} is not installed: pip install 'flowdeck[evals]'"], verdict, error)
+            except Exception as error:
+                if not _is_store_error(error):
+                    raise
+
+                return _end([str(error)], verdict, error)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _is_store_error(error: Exception) -> bool:
+    layout = sys.modules.get("flowdeck.layout")
+    return layout is not None and isinstance(error, layout.StoreError)
+
+
+def _end(lines: list[str], verdict: bool, error: Exception) -> Any:
+    if os.environ.get("FLOWDECK_DEBUG"):
+        raise error
+
+    for line in lines[:100]:
+        note(f"evals: {line}")
+
+    if len(lines) > 100:
+        note(f"evals: and {len(lines) - 100} more")
+
+    if verdict:
+        out("verdict=usage code=2")
+
+    raise typer.Exit(_USAGE)

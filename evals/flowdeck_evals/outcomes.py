@@ -1,0 +1,146 @@
+"""What is kept of a round for the verdict: small, so that ten thousand of them do not weigh anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from flowdeck_evals.cases import ALL, Case, Need
+from flowdeck_evals.rounds import Round
+
+__all__ = ["CaseOutcome", "RoundOutcome", "gather"]
+
+
+class RoundOutcome(msgspec.Struct, gc=False):
+    """One round as the gate sees it."""
+
+    suite: str
+    case_id: str
+    case_hash: str
+    round: int
+    state: str
+    reason: str = ""
+    wall_us: int = 0
+    run_id: str | None = None
+    attempts: int = 1
+    failed_checks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, round: Round) -> RoundOutcome:
+        return cls(
+            round.suite,
+            round.case.id,
+            round.case.hash,
+            round.number,
+            round.state,
+            round.reason,
+            round.evidence.wall_us,
+            round.run_id,
+            round.attempts,
+            tuple(one.name for one in round.checks if one.ok is False or one.error) if round.checks else (),
+        )
+
+
+class CaseOutcome(msgspec.Struct):
+    """All rounds of one case. ``state`` is ``passed`` only when as many rounds passed as the case needs."""
+
+    suite: str
+    case_id: str
+    case_hash: str
+    deterministic: bool
+    control: bool
+    need: Need
+    rounds: list[RoundOutcome]
+    state: str = ""
+    reason: str = ""
+    file: str = ""
+    line: int = 0
+    tags: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def passed_rounds(self) -> int:
+        return sum(one.state == "passed" for one in self.rounds)
+
+    @property
+    def flaky(self) -> bool:
+        """Whether its rounds disagree."""
+        return len({one.state == "passed" for one in self.rounds if one.state not in ("skipped", "harness_error")}) > 1
+
+    @property
+    def wall_us(self) -> int:
+        return sum(one.wall_us for one in self.rounds)
+
+
+_UNTRUSTED = ("harness_error", "unscored")
+_ORDER = ("timed_out", "errored", "failed", "diverged")
+
+
+def gather(
+    cases: Iterable[tuple[str, Case[Any, Any], bool]], rounds: Mapping[tuple[str, str], list[RoundOutcome]]
+) -> list[CaseOutcome]:
+    """Return one outcome per case, in the given order: ``(suite, case, deterministic)`` and their rounds by
+    ``(suite, case id)``."""
+    out = []
+    for suite, case, deterministic in cases:
+        found = CaseOutcome(
+            suite,
+            case.id,
+            case.hash,
+            deterministic,
+            case.control,
+            case.need,
+            sorted(rounds.get((suite, case.id), []), key=lambda one: one.round),
+            file=case.place.file if case.place else "",
+            line=case.place.line if case.place else 0,
+            tags=case.tags,
+            why=case.why,
+        )
+        found.state, found.reason = _state(found, case)
+        out.append(found)
+
+    return out
+
+
+def _state(found: CaseOutcome, case: Case[Any, Any]) -> tuple[str, str]:
+    if case.skip:
+        return "skipped", case.skip
+
+    rounds = found.rounds
+    if len(rounds) < 1:
+        return "missing", "it did not run"
+
+    for state in _UNTRUSTED:
+        for one in rounds:
+            if one.state == state:
+                return state, one.reason
+
+    passed = found.passed_rounds
+    if _enough(case.need, passed, len(rounds)):
+        return "passed", ""
+
+    worst = next(one for state in _ORDER for one in rounds if one.state == state)
+    if len(rounds) == 1:
+        return worst.state, worst.reason
+
+    needed = "all" if case.need == ALL else str(case.need)
+    return worst.state, f"{passed} of {len(rounds)} rounds passed, {needed} needed; {worst.reason}"
+
+
+def _enough(need: Need, passed: int, rounds: int) -> bool:
+    if need.kind == "all":
+        return passed == rounds
+
+    if need.kind == "count":
+        return rounds >= need.of and passed * need.of >= need.amount * rounds
+
+    return rounds >= need.of and pass_power(passed, rounds, need.of) >= need.amount
+
+
+def pass_power(passed: int, rounds: int, power: int) -> float:
+    """Return the unbiased estimate that ``power`` rounds in a row pass: C(passed, power) / C(rounds, power)."""
+    from math import comb
+
+    return comb(passed, power) / comb(rounds, power) if rounds >= power else 0.0

@@ -1,0 +1,246 @@
+"""The control plane's writer thread: everything that has gathered is one transaction, tried until the file takes it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from flowdeck.durable._batch import Batch, Change
+from flowdeck.durable._handle import Handle
+from flowdeck.durable._inputs import write_commits
+from flowdeck.durable._watcher import Watcher
+from flowdeck.durable.statedb import StoreBusy
+from flowdeck.errors import ExecutionFenced
+from flowdeck.execution.store import Commit, Done
+from flowdeck.layout import StoreError
+
+__all__ = ["GROUP_SECONDS", "RETRY_SECONDS", "ControlWriter", "Question", "Submitted"]
+
+GROUP_SECONDS: Final = 0.005
+"""How long the writer lets changes gather before it commits them. Commits of durable executions do not wait."""
+
+RETRY_SECONDS: Final = (0.01, 2.0)
+"""First and longest pause between attempts."""
+
+
+class Question(NamedTuple):
+    """Something to be done inside the next transaction. It must check before it writes."""
+
+    ask: Callable[[sqlite3.Connection], Any]
+    told: Callable[[Any, BaseException | None], None]
+
+
+class Submitted(NamedTuple):
+    """A durable commit on its way to the file."""
+
+    commit: Commit
+    changes: list[Change]
+    done: Done
+
+
+class ControlWriter:
+    """The part of :class:`~flowdeck.durable.control.StateControl` that runs in its thread."""
+
+    _queue: deque[Change | Submitted | Question | threading.Event]
+    _handle: Handle
+    _watcher: Watcher
+    _wake: threading.Event
+    _hurry: threading.Event
+    _parked: bool
+    _closed: bool
+    _merged: int
+    _counts: dict[str, int]
+    _reported: set[str]
+
+    def _problem(self, kind: str, message: str) -> None:
+        raise NotImplementedError
+
+    def _lost(self, error: Exception) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        batch = Batch()
+        commits: list[Submitted | Question] = []
+        waiting: list[threading.Event] = []
+        pause = RETRY_SECONDS[0]
+        while self._gather(batch, commits, waiting):
+            try:
+                if commits:
+                    with self._handle.use() as connection:
+                        self._commit_all(connection, batch, commits)
+                elif len(batch):
+                    with self._handle.use() as connection:
+                        self._write(connection, batch)
+            except StoreError as error:
+                self._failed(error)
+                if self._closed:
+                    self._counts["dropped"] += len(batch) + len(commits)
+                    for item in commits:
+                        _refuse(item, error)
+
+                    break
+
+                self._hurry.wait(pause)
+                pause = min(pause * 2, RETRY_SECONDS[1])
+                continue
+
+            pause = RETRY_SECONDS[0]
+            self._committed(batch, waiting)
+            batch, commits, waiting = Batch(), [], []
+
+        self._handle.close()
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Commit the batch. A change that SQLite cannot take at all is left out, so that it does not stop the rest.
+
+        Raises:
+            sqlite3.Error: The file does not take anything now; nothing was written.
+        """
+        try:
+            self._fenced(batch.write(connection))
+        except Exception as error:
+            # What the file's state causes is worth another try. A value that is no text or number for SQLite is not.
+            if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+                raise
+
+            for change in batch.changes():
+                single = Batch()
+                single.add(change)
+                try:
+                    self._fenced(single.write(connection))
+                except sqlite3.OperationalError:
+                    raise
+                except Exception as reason:
+                    self._lost(reason)
+
+    def _commit_all(self, connection: sqlite3.Connection, batch: Batch, commits: list[Submitted | Question]) -> None:
+        """Write commits and batch. What SQLite cannot take at all is refused alone, and does not stop the rest."""
+        try:
+            self._commit(connection, batch, commits)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            if len(commits) == 1:
+                _refuse(commits[0], error)
+                return
+
+            for item in commits:
+                self._commit_all(connection, Batch(), [item])
+
+    def _commit(self, connection: sqlite3.Connection, batch: Batch, items: list[Submitted | Question]) -> None:
+        """Write commits with the changes they carry, and the batch beside them, in one transaction.
+
+        Raises:
+            sqlite3.Error: nothing was written; all of it is tried again.
+        """
+        attached = Batch()
+        commits = [item for item in items if isinstance(item, Submitted)]
+        questions = [item for item in items if isinstance(item, Question)]
+        answers: list[tuple[Any, BaseException | None]] = []
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            answers = [_answer(question, connection) for question in questions]
+            refused = write_commits(connection, [submitted.commit for submitted in commits])
+            for place, submitted in enumerate(commits):
+                if place not in refused:
+                    for change in submitted.changes:
+                        attached.add(change)
+
+            fenced = attached.write_into(connection)
+            if len(batch):
+                fenced += batch.write_into(connection)
+
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+            raise
+
+        self._fenced(fenced + sum(isinstance(error, ExecutionFenced) for error in refused.values()))
+        self._counts["durable"] += len(commits)
+        still_open = attached.still_open()
+        if still_open and not self._closed:
+            self._watcher.watch(still_open)
+
+        for place, submitted in enumerate(commits):
+            submitted.done(refused.get(place))
+
+        for question, answer in zip(questions, answers, strict=True):
+            question.told(*answer)
+
+        if not len(batch):
+            self._counts["commits"] += 1
+            self._reported -= {"busy", "unwritable", "full_queue"}
+
+    def _gather(self, batch: Batch, commits: list[Submitted | Question], waiting: list[threading.Event]) -> bool:
+        """Move what has been said into the batch, waiting for it if there is nothing; False when it is time to end."""
+        queue = self._queue
+        if not queue and not len(batch) and not commits and not waiting:
+            self._parked = True
+            # A caller that appended before it saw the flag does not wake us, so look once more.
+            if not queue and not self._closed:
+                self._wake.wait()
+
+            self._parked = False
+            self._wake.clear()
+            if not self._hurry.is_set():
+                self._hurry.wait(GROUP_SECONDS)
+
+        self._hurry.clear()
+        # Bounded by what is there now: callers may append as fast as this loop takes.
+        for _ in range(len(queue)):
+            item = queue.popleft()
+            if isinstance(item, Submitted | Question):
+                commits.append(item)
+            elif isinstance(item, threading.Event):
+                waiting.append(item)
+            else:
+                batch.add(item)
+
+        self._merged = len(batch)
+        return bool(len(batch) or commits or waiting or not self._closed)
+
+    def _committed(self, batch: Batch, waiting: list[threading.Event]) -> None:
+        self._merged = 0
+        if len(batch):
+            self._counts["written"] += len(batch)
+            self._counts["commits"] += 1
+            self._reported -= {"busy", "unwritable", "full_queue"}
+            still_open = batch.still_open()
+            if still_open and not self._closed:
+                self._watcher.watch(still_open)
+
+        for event in waiting:
+            event.set()
+
+    def _failed(self, error: StoreError) -> None:
+        self._counts["retries"] += 1
+        kind = "busy" if isinstance(error, StoreBusy) else "unwritable"
+        self._problem(kind, f"{error} Runs go on; what they register is kept and tried again.")
+
+    def _fenced(self, count: int) -> None:
+        if count:
+            self._counts["fenced"] += count
+            self._problem(
+                "fenced", f"another process took over {count} execution(s) of this one; its record of them is kept"
+            )
+
+
+def _answer(question: Question, connection: sqlite3.Connection) -> tuple[Any, BaseException | None]:
+    try:
+        return question.ask(connection), None
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        return None, error
+
+
+def _refuse(item: Submitted | Question, error: BaseException) -> None:
+    if isinstance(item, Submitted):
+        item.done(error)
+    else:
+        item.told(None, error)

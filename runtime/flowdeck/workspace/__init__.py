@@ -1,0 +1,24 @@
+"""Workspaces: the evidence and the products of tasks. See :mod:`flowdeck.workspace.workspace`."""
+
+from flowdeck.errors import (
+    WorkspaceConfigurationError,
+    WorkspaceContentError,
+    WorkspaceError,
+    WorkspacePolicyError,
+    WorkspaceRecordNotFound,
+)
+from flowdeck.workspace.manager import WorkspaceManager
+from flowdeck.workspace.profiles import IngestionProfile, RecallProfile
+from flowdeck.workspace.workspace import Workspace
+
+__all__ = [
+    "IngestionProfile",
+    "RecallProfile",
+    "Workspace",
+    "WorkspaceConfigurationError",
+    "WorkspaceContentError",
+    "WorkspaceError",
+    "WorkspaceManager",
+    "WorkspacePolicyError",
+    "WorkspaceRecordNotFound",
+]
