@@ -114,6 +114,28 @@ async def test_a_person_answers_in_the_inbox_and_the_run_goes_on(store: Path) ->
             )
 
 
+async def test_marked_questions_are_answered_together(store: Path) -> None:
+    """One form, one review that names how many, one answer each."""
+    async with flowing(store) as execution:
+        app = make_app(store, clock=SystemClock())
+        async with running(app) as pilot:
+            await until(pilot, lambda: app.session.inbox.waiting == 3, "three questions")
+            await press(pilot, "3")
+            screen = app.screen
+            assert isinstance(screen, InboxScreen)
+            await until(pilot, lambda: screen.form.has_fields, "the form")
+            await press(pilot, "space", "space", "space", "g", "enter")
+            await until(pilot, lambda: screen.form.has_fields, "the form")
+            await pilot.pause(0.5)  # the guard against answering what just appeared
+            await press(pilot, "ctrl+e")
+            await until(pilot, lambda: "" in screen.form.typed(), "the JSON form")
+            await press(pilot, *'{"decision":"approve","copies":2}', "ctrl+s")
+            await until(pilot, lambda: "to 3 questions?" in screen_text(app), "the review")
+            await press(pilot, "enter")
+            await until(pilot, lambda: app.session.inbox.waiting == 0, "all to be answered")
+            assert not execution.get_pending_interrupts()
+
+
 async def test_the_first_answer_wins_and_the_form_says_who_gave_it(store: Path) -> None:
     """Answered elsewhere while one types: the form closes, nothing is sent twice, the draft of another stays."""
     async with flowing(store):

@@ -95,6 +95,25 @@ def test_inbox(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> Non
     assert snap_compare(app, terminal_size=size, run_before=steps("3", "enter", "enter", words="(●) approve"))
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_metrics(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """Tiles, plots and flows; on a narrow screen one plot at a time."""
+    app = make_app(busy.store)
+    assert snap_compare(app, terminal_size=size, run_before=steps("8", "h", words="33.3%"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ledger(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """Who did what to which run, and what came of it."""
+    run = busy.execution("refund-agent", at=45.0)
+    answered = {"interrupt_id": "i9", "actor": "ana", "value": {"decision": "approve", "note": "ok per manager"}}
+    busy.emit("triggerflow.interrupt_answered", at=46.0, run=run.run, payload=answered)
+    cancelled = {"kind": "cancel", "target": None, "actor": "bo", "outcome": "applied", "detail": None}
+    busy.emit("triggerflow.inbox_applied", at=47.0, run=run.run, payload=cancelled)
+    app = make_app(busy.store)
+    assert snap_compare(app, terminal_size=size, run_before=steps("4", words="ok per manager"))
+
+
 def test_help(busy: Scene, snap_compare: Compare) -> None:
     """All keys, this screen's first."""
     app = make_app(busy.store)

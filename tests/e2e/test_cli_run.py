@@ -337,11 +337,11 @@ def test_a_long_query_stops_at_ctrl_c(flows: Shell) -> None:
 ANNOUNCING = """
 import sys
 from flowdeck_sinks.store import reader
-original = reader.Reader._run
-def run(self, sql, parameters):
+original = reader.Reader.query
+def query(self, sql, parameters=None):
     print("asking", flush=True)
     return original(self, sql, parameters)
-reader.Reader._run = run
+reader.Reader.query = query
 from flowdeck_devtools.cli import main
 main(sys.argv[1:])
 """

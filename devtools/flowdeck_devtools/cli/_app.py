@@ -12,18 +12,27 @@ from flowdeck_devtools.cli import _output, missing_extra
 from flowdeck_devtools.cli._errors import OutputClosed, Stopped, explain, one_line
 from flowdeck_devtools.cli.demo import demo
 from flowdeck_devtools.cli.devtools import devtools
+from flowdeck_devtools.cli.diff import diff
 from flowdeck_devtools.cli.doctor import doctor
+from flowdeck_devtools.cli.errors import errors
+from flowdeck_devtools.cli.evals import evals
 from flowdeck_devtools.cli.events import events
 from flowdeck_devtools.cli.executions import executions
 from flowdeck_devtools.cli.export import export
 from flowdeck_devtools.cli.graph import graph
+from flowdeck_devtools.cli.inbox import inbox
 from flowdeck_devtools.cli.interrupts import interrupts
 from flowdeck_devtools.cli.intervene import intervene
 from flowdeck_devtools.cli.run import run as run_flow
 from flowdeck_devtools.cli.runs import runs
+from flowdeck_devtools.cli.show import show
 from flowdeck_devtools.cli.sql import sql
 from flowdeck_devtools.cli.store import store
+from flowdeck_devtools.cli.tail import tail
+from flowdeck_devtools.cli.waterfall import waterfall
+from flowdeck_devtools.cli.why import why
 from flowdeck_devtools.cli.worker import worker
+from flowdeck_devtools.cli.workspace import workspace
 
 __all__ = ["app", "run"]
 
@@ -47,13 +56,22 @@ app.add_typer(interrupts, name="interrupts")
 app.add_typer(executions, name="executions")
 app.command("intervene")(intervene)
 app.command("worker")(worker)
+app.add_typer(workspace, name="workspace")
 app.command("sql")(sql)
 app.add_typer(store, name="store")
 app.command("runs")(runs)
 app.command("events")(events)
 app.add_typer(export, name="export")
+app.add_typer(evals, name="evals")
 app.command("doctor")(doctor)
 app.command("graph")(graph)
+app.command("show")(show)
+app.command("waterfall")(waterfall)
+app.command("why")(why)
+app.command("diff")(diff)
+app.command("errors")(errors)
+app.command("tail")(tail)
+app.command("inbox")(inbox)
 
 
 def _show_version(wanted: bool) -> None:

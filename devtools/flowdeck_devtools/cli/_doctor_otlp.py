@@ -40,6 +40,8 @@ def otlp_endpoint(case: Case) -> Iterable[Finding]:
     from flowdeck_sinks.otlp.transport import DELIVERED, REFUSED, RETRY, UNWANTED, open_transport
 
     unreachable: set[str] = set()
+    misplaced: set[str] = set()
+    """Collectors that refused another signal for its address or key: a 404 says nothing more about them."""
     for signal, target in settings.targets.items():
         try:
             transport = open_transport(target)
@@ -51,12 +53,12 @@ def otlp_endpoint(case: Case) -> Iterable[Finding]:
         transport.close()
         if outcome.kind == DELIVERED:
             yield Finding("ok", f"{signal}: {target.shown} answers", "")
-        elif outcome.kind == UNWANTED:
+        elif outcome.kind == UNWANTED and target.address not in misplaced:
             yield Finding("ok", f"{signal}: {target.shown} takes none (Jaeger takes traces only)", "")
         elif outcome.kind == REFUSED:
             yield Finding("ok", f"{signal}: {target.shown} answers (and refuses the empty request of this check)", "")
-        elif outcome.kind != RETRY or target.address not in unreachable:
-            unreachable.add(target.address)
+        elif outcome.kind not in (RETRY, UNWANTED) or target.address not in unreachable | misplaced:
+            (unreachable if outcome.kind == RETRY else misplaced).add(target.address)
             yield Finding("error", f"{signal}: {outcome.reason}", _mend(outcome.reason))
 
 

@@ -15,7 +15,7 @@ from flowdeck_devtools.cli._options import command_store
 if TYPE_CHECKING:
     from flowdeck.durable import AnswerResult, ControlClient, ExecutionRow
 
-__all__ = ["ActorOption", "IdArgument", "client_of", "find", "how_to_go_on", "login", "told", "who_runs"]
+__all__ = ["ActorOption", "IdArgument", "client_of", "find", "how_to_go_on", "login", "told", "use_store", "who_runs"]
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution's id, or an unambiguous part of it.")]
 ActorOption = Annotated[
@@ -93,3 +93,18 @@ def how_to_go_on(client: ControlClient, row: ExecutionRow, root: Path) -> str:
         return "it was not durable (see runtime.use_store), so nobody can take it up"
 
     return f"a worker takes it up: flowdeck worker {row.entrypoint or 'MODULE:FLOW'}{command_store(root)}"
+
+
+def use_store(store: Path, durability: str) -> None:
+    """Make the runs of the default runtime durable.
+
+    Raises:
+        CliError: there is no such durability.
+    """
+    from flowdeck import runtime
+    from flowdeck.durable.store import DURABILITIES
+
+    if durability not in DURABILITIES[1:]:
+        raise CliError(f"--durability {durability}: choose from {', '.join(DURABILITIES[1:])}", 2)
+
+    runtime.use_store(store, durability=durability)

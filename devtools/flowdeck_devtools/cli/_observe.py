@@ -59,7 +59,7 @@ def unsent_traces(observation: Observation) -> str:
     """Say what stands between the traces of a closed observation and the collector, or nothing."""
     counts = observation.statistics()["sinks"].get("otlp", {})
     if not counts.get("failure"):
-        return ""
+        return f"traces: {counts['problems']}" if counts.get("problems") else ""
 
     waits = counts.get("mode") == "durable"
     fate = "they wait in the store: flowdeck export otlp" if waits else f"{counts.get('dropped', 0)} items are lost"

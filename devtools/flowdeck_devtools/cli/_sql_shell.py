@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped, explain
+from flowdeck_devtools.cli._stored import look_again
 from flowdeck_devtools.cli._table import write_table
 from flowdeck_devtools.cli.sql import Format, ask, watch
+from flowdeck_devtools.core.sqlwords import complete
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import CompleteEvent, Completion
@@ -26,19 +27,11 @@ __all__ = ["complete", "is_complete", "shell"]
 _LIMIT: Final = 200
 """Rows a shell shows without being asked; --limit and programs are for more."""
 _WATCH_S: Final = 2.0
-_KEYWORDS: Final = (
-    "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "HAVING", "JOIN", "LEFT JOIN", "USING", "WITH", "AS",
-    "AND", "OR", "NOT", "IN", "LIKE", "ILIKE", "BETWEEN", "IS NULL", "IS NOT NULL", "CASE", "WHEN", "THEN", "ELSE",
-    "END", "DISTINCT", "UNION ALL", "DESC", "COUNT(*)", "FILTER", "DESCRIBE", "SUMMARIZE", "EXPLAIN", "PIVOT",
-    "QUALIFY", "OVER", "PARTITION BY", "INTERVAL", "DATE_TRUNC", "QUANTILE_CONT",
-)  # fmt: skip
 _HELP: Final = r"""A statement ends with ; or an empty line. Ctrl-C stops a query or clears the line, Ctrl-D leaves.
   \d              the views and macros          \d NAME         the columns of one
   \watch [S]      the last query every S seconds
   \csv  \json  \table   how rows are written    \limit N        most rows shown, 0 for all
   \q              leave"""
-_WORD: Final = re.compile(r"[\w.\\]*\Z")
-_NAMED: Final = re.compile(r"\w+")
 
 
 def shell(reader: Reader) -> None:
@@ -78,6 +71,7 @@ class _Shell:
                 return self._command(text.rstrip("; \n"))
 
             self._last = text
+            look_again(self._reader)
             begun = time.monotonic()
             bound = _LIMIT if self._limit is None and self._format is Format.table else self._limit
             count = ask(self._reader, text, self._format, bound)
@@ -152,46 +146,6 @@ def is_complete(text: str) -> bool:
         return True
 
     return stripped.endswith(";") or text.endswith("\n")
-
-
-def complete(before: str) -> Iterator[tuple[str, int, str]]:
-    """Yield completions of the text before the cursor: ``(text, characters to replace, what it is)``.
-
-    Columns of the views that the statement names come first, then views and macros, then SQL.
-    """
-    from flowdeck_sinks.store.views import MACROS, VIEWS
-
-    found = _WORD.search(before)
-    typed = found.group().rpartition(".")[2] if found else ""
-    if before.lstrip().startswith("\\") and " " not in before.strip():
-        for name in ("\\d", "\\watch", "\\csv", "\\json", "\\table", "\\limit", "\\q"):
-            if name.startswith(before.strip()):
-                yield name, len(before.lstrip()), "command"
-        return
-
-    if not typed:
-        return
-
-    words = set(_NAMED.findall(before.lower()))
-    seen: set[str] = set()
-    named = [view for view in VIEWS if view.name in words]
-    named += [view for macro in MACROS if macro.name in words for view in VIEWS if view.name == macro.like]
-    lowered = typed.lower()
-    for view in named:
-        for column, summary in view.columns.items():
-            if column.startswith(lowered) and column not in seen:
-                seen.add(column)
-                yield column, len(typed), summary
-
-    for view in VIEWS:
-        if view.name.startswith(lowered):
-            yield view.name, len(typed), view.summary
-    for macro in MACROS:
-        if macro.name.startswith(lowered):
-            yield f"{macro.name}(", len(typed), macro.summary
-    for word in _KEYWORDS:
-        if word.lower().startswith(lowered):
-            yield (word if typed.isupper() else word.lower()), len(typed), ""
 
 
 def _history_file() -> Path | None:

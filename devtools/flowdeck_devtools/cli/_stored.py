@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import Stopped
+from flowdeck_devtools.core.resumable import resumable_executions
 
 if TYPE_CHECKING:
     from flowdeck_sinks.store import Reader
 
-__all__ = ["Interruptible", "open_reader", "resumable_executions"]
+__all__ = ["Interruptible", "look_again", "open_reader"]
 
 T = TypeVar("T")
 _LOOK_S = 0.1
 _STOPS_WITHIN_S = 1.0
 _STOPPED = "the query was stopped"
-_MOST_OPEN = 100_000
 
 
 def open_reader(root: Path) -> Reader:
@@ -37,17 +37,9 @@ def open_reader(root: Path) -> Reader:
     return Reader(root, resumable=resumable_executions(root))
 
 
-def resumable_executions(root: Path) -> list[str]:
-    """Return the open executions whose state is stored, so that a worker or ``executions resume`` can go on."""
-    from flowdeck.durable import ControlClient
-
-    with ControlClient(root) as client:
-        found = []
-        for row in client.list_executions(open_only=True, limit=_MOST_OPEN):
-            held = client.durable_info(row.id)
-            if held is not None and not held.finished:
-                found.append(row.id)
-        return found
+def look_again(reader: Reader) -> None:
+    """Ask ``state.db`` anew which runs can be resumed, for a reader that stays open."""
+    reader.connection.set_resumable(resumable_executions(reader.layout.root))
 
 
 class Interruptible:

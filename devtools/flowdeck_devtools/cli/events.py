@@ -19,7 +19,7 @@ from flowdeck_devtools.cli._published_end import newest_published
 from flowdeck_devtools.core.text import cells, clean, clock_time, duration, fit
 from flowdeck_devtools.core.wire import Event, decode, head
 
-__all__ = ["events"]
+__all__ = ["compile_filter", "events", "show_lines"]
 
 _POLL_S = 0.05
 _TYPE_WIDTH = 30
@@ -37,7 +37,7 @@ def events(
 ) -> None:
     """Show the newest events, oldest first. --json writes each as one line, just as it was stored."""
     root = existing_store(store)
-    wanted = _compile(filter)
+    wanted = compile_filter(filter)
     show = _show_raw if as_json else _show_line
     if not follow:
         show(_newest(root, limit, wanted))
@@ -82,6 +82,12 @@ def _newest(root: Path, limit: int, wanted: Callable[[bytes], bool]) -> list[byt
 
 def _event_id(line: bytes) -> str:
     return decode(line).event_id
+
+
+def show_lines(lines: Iterable[bytes], *, as_json: bool) -> None:
+    """Write events for people, or as they are, and hand them on at once."""
+    (_show_raw if as_json else _show_line)(lines)
+    _output.flush()
 
 
 def _show_raw(lines: Iterable[bytes]) -> None:
@@ -137,7 +143,12 @@ def _detail(event: Event) -> str:
     return clean(json.dumps(payload, ensure_ascii=False, default=str), limit=400) if payload else ""
 
 
-def _compile(text: str) -> Callable[[bytes], bool]:
+def compile_filter(text: str) -> Callable[[bytes], bool]:
+    """The test for lines that ``--filter`` asks for.
+
+    Raises:
+        CliError: the text is no filter.
+    """
     if not text.strip():
         return lambda line: True
 

@@ -210,5 +210,3 @@ def _plain(client: ControlClient, row: ExecutionRow) -> dict[str, Any]:
     record["durable"] = None if info is None else msgspec.to_builtins(info)
     plain: dict[str, Any] = json_value(record)
     return plain
-
-

@@ -92,7 +92,7 @@ def otlp(
     except ImportError as problem:
         raise CliError(f"{problem.name} is not installed: pip install 'flowdeck[otlp]'", 2) from None
 
-    _export(exporter, follow, as_json, layout)
+    _export(exporter, follow, as_json, layout, run)
 
 
 def _settings(endpoint: str | None) -> OtlpSettings:
@@ -144,7 +144,7 @@ def _seconds_ago(text: str) -> float:
     return time.time() - (moment if moment.tzinfo else moment.astimezone(UTC)).timestamp()
 
 
-def _export(exporter: StoreExport, follow: bool, as_json: bool, layout: Layout) -> None:
+def _export(exporter: StoreExport, follow: bool, as_json: bool, layout: Layout, run: str | None = None) -> None:
     if not follow:
         tell_otlp_problems_ourselves()
 
@@ -184,6 +184,11 @@ def _export(exporter: StoreExport, follow: bool, as_json: bool, layout: Layout) 
         exporter.shut()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+    if run is not None and not statistics["events"] and not (stopped or stalled):
+        raise CliError(
+            f"there is no run or execution {run} in the store; see: flowdeck runs{command_store(layout.root)}", 2
+        )
 
     _report(statistics, stalled, as_json, layout)
     if stopped and not follow:

@@ -15,6 +15,7 @@ from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._flows import load_flow
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, existing_store
 from flowdeck_devtools.cli._table import write_table
+from flowdeck_devtools.core.flowgraph import called, in_order, nesting, worse
 from flowdeck_devtools.core.text import clean, duration
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["graph"]
 
-_WORST_FIRST = ("failed", "running", "waiting", "lost", "cancelled", "completed")
 _MATCHES = 6
-_DEFAULT_NAMES = ("for_each", "batch", "match", "if")
 
 
 @dataclass
@@ -193,19 +192,15 @@ def _steps(reader: Any, execution_id: str) -> dict[str, _Steps]:
         if known is None:
             steps[operator_id] = _Steps(status, times, lasted)
         else:
-            known.status = _worse(known.status, status)
+            known.status = worse(known.status, status)
             known.times += times
             known.duration_ms = (known.duration_ms or 0) + lasted if lasted is not None else known.duration_ms
 
     for (operator_id,) in waiting:
         known = steps.setdefault(operator_id, _Steps("waiting", 1, None))
-        known.status = _worse(known.status, "waiting")
+        known.status = worse(known.status, "waiting")
 
     return steps
-
-
-def _worse(one: str, other: str) -> str:
-    return min(one, other, key=lambda status: _WORST_FIRST.index(status) if status in _WORST_FIRST else 0)
 
 
 def _rows(reader: Any, statement: str, wanted: str) -> list[tuple[Any, ...]]:
@@ -242,15 +237,15 @@ def _write_table(drawn: Graph, run: _Run | None) -> None:
 def _lines(drawn: Graph, run: _Run | None, depth: int) -> Iterator[tuple[Any, ...]]:
     before: dict[str, list[str]] = {}
     for edge in drawn.edges:
-        before.setdefault(edge.target, []).append(_called(drawn.nodes[edge.source]))
+        before.setdefault(edge.target, []).append(called(drawn.nodes[edge.source]))
 
-    for node in _in_order(drawn):
+    for node in in_order(drawn):
         if node.kind == "signal":
             continue
 
-        inside = depth + _nesting(drawn, node)
+        inside = depth + nesting(drawn, node)
         after = ", ".join(dict.fromkeys(before.get(node.id, ())))
-        line: tuple[Any, ...] = ("  " * inside + _called(node), node.kind.replace("_", " "), after)
+        line: tuple[Any, ...] = ("  " * inside + called(node), node.kind.replace("_", " "), after)
         yield line + _progress(run, node) if run is not None else line
         if node.child is not None:
             # The child's own run has its statuses: a step of that name may have run in several.
@@ -263,53 +258,3 @@ def _progress(run: _Run, node: Node) -> tuple[Any, ...]:
         return "", "", ""
 
     return steps.status, steps.times, duration(steps.duration_ms * 1000 if steps.duration_ms is not None else None)
-
-
-def _called(node: Node) -> str:
-    if node.kind in ("chunk", "signal", "sub_flow"):
-        return node.name
-
-    label = " ".join(filter(None, node.label))
-    return f"{label} {node.name}" if node.id == node.group and node.name not in _DEFAULT_NAMES else label
-
-
-def _nesting(drawn: Graph, node: Node) -> int:
-    """Return how many blocks a node stands in; what opens and closes a block stands outside it."""
-    count, group = 0, node.group
-    seen: set[str] = set()
-    while group is not None and group in drawn.groups and group not in seen:
-        seen.add(group)
-        count += 1
-        group = drawn.groups[group][1]
-
-    return max(0, count - (node.id == node.group or node.kind.endswith("_collect")))
-
-
-def _in_order(drawn: Graph) -> list[Node]:
-    """Return the nodes as signals reach them: each after one that leads to it, chains kept together."""
-    after: dict[str, list[str]] = {}
-    for edge in drawn.edges:
-        after.setdefault(edge.source, []).append(edge.target)
-
-    left = dict.fromkeys(drawn.nodes, 0)
-    for edge in drawn.edges:
-        left[edge.target] += 1
-
-    stack = [node.id for node in drawn.nodes.values() if node.kind == "signal"][::-1]
-    waiting = list(drawn.nodes)[::-1]
-    placed: dict[str, Node] = {}
-    while stack or waiting:
-        if not stack:
-            stack.append(waiting.pop())  # nothing leads here, or only a cycle does
-
-        key = stack.pop()
-        if key in placed:
-            continue
-
-        placed[key] = drawn.nodes[key]
-        for target in reversed(after.get(key, ())):
-            left[target] -= 1
-            if left[target] == 0:
-                stack.append(target)
-
-    return list(placed.values())

@@ -102,8 +102,7 @@ def answer(
 
     if result.outcome in (None, "early"):
         _output.note(
-            f"the answer to {row.id} is kept, but no process has applied it yet: "
-            f"{_why_not_applied(client, row, root)}"
+            f"the answer to {row.id} is kept, but no process has applied it yet: {_why_not_applied(client, row, root)}"
         )
 
 

@@ -12,6 +12,7 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped, one_line, place_of
+from flowdeck_devtools.cli._executions import use_store
 from flowdeck_devtools.cli._flows import load_flow
 from flowdeck_devtools.cli._hints import how_to_answer
 from flowdeck_devtools.cli._observe import lost_events, observe, unsent_traces
@@ -28,6 +29,9 @@ def run(
     flow: Annotated[str, typer.Argument(metavar="MODULE:FLOW", help="The flow, for example my_flows:refund.")],
     input: Annotated[str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @file, or - for stdin.")] = "null",
     timeout: Annotated[float | None, typer.Option(min=0.0, metavar="SECONDS", help="Give up after so long.")] = None,
+    durability: Annotated[
+        str | None, typer.Option(metavar="full|process|exit", help="Commit the run, so a worker can go on with it.")
+    ] = None,
     store: StoreOption = None,
     otlp: Annotated[
         bool, typer.Option("--otlp", help="Also export traces by OTLP, as the OTEL_* variables say.")
@@ -45,15 +49,20 @@ def run(
 
     root = Path(resolve_store(store))
     with observe(root, otlp=otlp_endpoint or otlp) as observation:
+        if durability is not None:
+            use_store(root, durability)
+
         runner = _Runner(definition, value, timeout, root)
         try:
             snapshot = run_stoppable(runner.run())
         except Stopped as stopped:
             raise Stopped(f"stopped; run {runner.execution_id} is recorded as cancelled", stopped.code) from None
-
-    for sentence in (lost_events(observation), unsent_traces(observation)):
-        if sentence:
-            _output.note(sentence)
+        finally:
+            # Of a run that failed, too: its trace is the one that somebody will look for.
+            observation.close()
+            for sentence in (lost_events(observation), unsent_traces(observation)):
+                if sentence:
+                    _output.note(sentence)
 
     if as_json:
         record = {

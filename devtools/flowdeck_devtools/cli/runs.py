@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flowdeck_devtools.cli import _output
+from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, existing_store
 from flowdeck_devtools.cli._stored import open_reader
 from flowdeck_devtools.cli._table import write_json, write_table
@@ -26,6 +27,7 @@ _MOST_OPEN = 1000
 
 def runs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most runs to list.")] = 20,
+    filter: Annotated[str, typer.Option(metavar="EXPR", help="Only matching: 'status:failed flow:re* last:1h'.")] = "",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,15 +37,17 @@ def runs(
     running or waiting, with (resumable) behind it.
     """
     root = existing_store(store)
+    condition = _condition(filter)
 
     from flowdeck_sinks.store import newest_runs
 
     with open_reader(root) as reader:
-        newest = newest_runs(reader.connection, limit, _COLUMNS)
+        newest = newest_runs(reader.connection, limit, _COLUMNS, condition)
         columns = [column[0] for column in newest.description]
         rows = newest.fetchall()
         listed = {row[0] for row in rows}
-        open_ones = reader.connection.execute(f"SELECT {_COLUMNS} FROM recent_runs(0) LIMIT {_MOST_OPEN}").fetchall()
+        older = f"SELECT {_COLUMNS} FROM recent_runs(0) WHERE {condition} LIMIT {_MOST_OPEN}"
+        open_ones = reader.connection.execute(older).fetchall()
         rows += [row for row in open_ones if row[0] not in listed]
 
     if as_json:
@@ -52,11 +56,23 @@ def runs(
 
     records = [dict(zip(columns, row, strict=True)) for row in rows]
     if not records:
-        _output.note("no runs yet; try: flowdeck demo")
+        _output.note("no run matches" if filter else "no runs yet; try: flowdeck demo")
         return
 
     heads = ("execution", "flow", "status", "started", "took", "steps", "waits", "errors", "error")
     write_table(heads, _lines(records), width=_output.table_width())
+
+
+def _condition(text: str) -> str:
+    if not text.strip():
+        return "true"
+
+    from flowdeck_devtools.filter import FilterError, compile_sql
+
+    try:
+        return compile_sql(text, "runs")
+    except FilterError as error:
+        raise CliError(f"--filter: {error}", 2) from None
 
 
 def _lines(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:

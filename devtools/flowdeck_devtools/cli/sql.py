@@ -15,7 +15,7 @@ import typer
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped
 from flowdeck_devtools.cli._options import StoreOption, existing_store
-from flowdeck_devtools.cli._stored import Interruptible, open_reader
+from flowdeck_devtools.cli._stored import Interruptible, look_again, open_reader
 from flowdeck_devtools.cli._table import write_csv, write_json, write_table
 from flowdeck_devtools.core.text import clean
 
@@ -109,6 +109,7 @@ def watch(reader: Reader, statement: str, seconds: float, format: Format, limit:
                 heading = f"every {seconds:g} s, {time.strftime('%H:%M:%S')}   Ctrl-C ends   {statement.strip()}"
                 _output.out(_output.paint(clean(heading, limit=_output.width()), "dim", sys.stdout))
             bound = limit if limit is not None or format is not Format.table else room
+            look_again(reader)
             ask(reader, statement, format, bound)
             _output.flush()
             pause.wait(max(0.0, seconds - (time.monotonic() - begun)))

@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from flowdeck_devtools.core.model import RunRow
+from flowdeck_devtools.core.resumable import resumable_executions
 from flowdeck_devtools.core.status import ENDED, StatusTracker
 
 __all__ = ["LINE_COLUMNS", "History", "line_of"]
 
 RUNS_LIMIT = 500
-LINES_LIMIT = 100_000
+LINES_LIMIT = 400_000
 
 
 class History:
@@ -63,11 +64,31 @@ class History:
         cut = f"only the first {LINES_LIMIT:,} events are shown" if len(lines) >= LINES_LIMIT else None
         return lines, cut
 
+    def definition(self, fingerprint: str) -> Mapping[str, Any] | None:
+        """A flow's definition by its fingerprint, the newest declaration of it. Blocks.
+
+        Raises:
+            Exception: whatever the store says.
+        """
+        rows = self._rows(_DEFINITION_SQL, [fingerprint])
+        definition = msgspec.json.decode(rows[0]["definition"]) if rows else None
+        return definition if isinstance(definition, dict) else None
+
+    def error_groups(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The kinds of faults over all runs, the latest first. Blocks.
+
+        Raises:
+            Exception: whatever the store says.
+        """
+        return self._rows("SELECT * FROM error_groups ORDER BY last_at DESC, fingerprint LIMIT ?", [limit])
+
     def _load_runs(self) -> None:
         try:
             from flowdeck_sinks.store import newest_runs
 
-            found = newest_runs(self._cursor(), RUNS_LIMIT, condition="parent_run_id IS NULL AND run_id IS NOT NULL")
+            cursor = self._cursor()
+            cursor.set_resumable(resumable_executions(self.store))
+            found = newest_runs(cursor, RUNS_LIMIT, condition="parent_run_id IS NULL AND run_id IS NOT NULL")
             self._runs = [_run_row(row) for row in _records(found)]
             self.problem = None
         except Exception as error:
@@ -96,6 +117,10 @@ LINE_COLUMNS = """writer, wseq, event_id, event_type, source, level, message, ep
 _LINES_SQL = f"""
 SELECT {LINE_COLUMNS}
 FROM events WHERE root_run_id = ? ORDER BY writer, wseq LIMIT ?
+"""
+_DEFINITION_SQL = """
+SELECT payload ->> '$.definition' AS definition FROM events
+WHERE event_type = 'triggerflow.definition_declared' AND payload ->> '$.fingerprint' = ? ORDER BY ts DESC LIMIT 1
 """
 _JSON = ("payload", "error", "run", "meta")
 

@@ -33,6 +33,8 @@ MAX_ENDED = 200
 MAX_EXECUTIONS = 2_000
 
 _QUESTIONS = ("question", "title", "message", "prompt", "text", "description")
+_CONSEQUENCES = ("what_happens", "consequence", "effect", "then")
+"""Keys under which a question may say what an answer leads to."""
 _OVER = {"resumed": "answered"}
 
 
@@ -89,6 +91,25 @@ class InterruptRow:
             return payload
         rest = {key: value for key, value in payload.items() if not (key in _QUESTIONS and value == self.question)}
         return rest or None
+
+    @property
+    def consequence(self) -> str:
+        """What happens after an answer, in words: what the question says itself, else where the run goes on."""
+        payload = self.payload
+        if isinstance(payload, Mapping):
+            for key in _CONSEQUENCES:
+                said = payload.get(key)
+                if isinstance(said, str) and said:
+                    return clean(said)
+        match self.resume_to:
+            case "self":
+                where = "the asking step, which runs again and gets the answer"
+            case {"event": str(event)}:
+                where = f"whatever listens to {event}"
+            case _:
+                where = "the step after the one that asks, which gets the answer"
+        ran = "" if self.owned else "; nobody runs it now, so the answer is kept for whoever takes it up"
+        return clean(f"{self.flow or 'the run'} goes on with {where}{ran}")
 
     @property
     def outcome(self) -> str:

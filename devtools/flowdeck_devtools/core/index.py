@@ -94,6 +94,10 @@ class RunIndex:
             if root is None:
                 continue
 
+            meta = head.meta
+            if meta is not None and meta.compat_event_alias:
+                continue  # the twin of an event that was counted
+
             row = rows.get(root)
             if row is None:
                 row = self._add(root, position + offset if position >= 0 else -1)

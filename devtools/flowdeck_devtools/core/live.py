@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,7 +21,7 @@ from flowdeck.layout import Layout, StoreError, live_writers
 from flowdeck_devtools.core.clock import Clock, SystemClock
 from flowdeck_devtools.core.index import RunIndex
 from flowdeck_devtools.core.ring import LineRing
-from flowdeck_devtools.core.wire import Head, head
+from flowdeck_devtools.core.wire import Head, decode, head
 
 __all__ = ["EAGER_BYTES", "LiveStore", "RateMeter", "TraceFeed"]
 
@@ -281,6 +281,18 @@ class LiveStore:
                 feed = feeds.get(run.root_run_id or run.run_id or "")
                 if feed is not None:
                     feed.put(writer, line, one)
+
+    def definition(self, fingerprint: str) -> Mapping[str, Any] | None:
+        """A flow's definition by its fingerprint, from the lines held: a byte test per line, on demand."""
+        wanted = f'"{fingerprint}"'.encode()
+        _, lines = self.ring.slice(self.ring.start, self.ring.end)
+        for line in lines:
+            if wanted in line and b'"triggerflow.definition_declared"' in line:
+                payload = decode(line).payload_map()
+                definition = payload.get("definition")
+                if payload.get("fingerprint") == fingerprint and isinstance(definition, dict):
+                    return definition
+        return None
 
     @property
     def dropped(self) -> int:

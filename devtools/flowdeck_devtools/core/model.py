@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowdeck_devtools.core.status import ENDED, StatusTracker
-from flowdeck_devtools.core.wire import Event, decode
+from flowdeck_devtools.core.wire import Event, decode, head
 
 __all__ = [
     "ACTIVITY_BUCKETS",
@@ -156,9 +156,15 @@ class RunRow:
         name = chunk_name(decode(line))
         return f"{name} +{beside}" if beside > 0 else name
 
-    def fields(self) -> Mapping[str, Any]:
-        """What a filter may ask of a run."""
+    def fields(self, now_us: int | None = None) -> Mapping[str, Any]:
+        """What a filter may ask of a run; durations, in seconds, where it is said what time it is."""
+        lasted = self.duration_us(now_us) if now_us is not None else None
+        waits = self.waits.values() if now_us is not None and self.status == "waiting" else ()
+        since = min((head(line).time_us for line in waits), default=None)
         return {
+            "dur": lasted / 1e6 if lasted is not None else None,
+            "waiting": (now_us - since) / 1e6 if now_us is not None and since is not None else None,
+            "ts": self.started_us,
             "run": self.run_id,
             "flow": self.name,
             "kind": self.kind,

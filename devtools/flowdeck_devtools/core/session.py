@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowdeck_devtools.core.asking import Question
 from flowdeck_devtools.core.clock import Clock, SystemClock
 from flowdeck_devtools.core.history import History
 from flowdeck_devtools.core.inbox import Inbox, login_name
@@ -53,6 +54,10 @@ class Session:
         self.actor = actor or login_name()
         self.drafts: dict[str, Draft] = {}
         """Answers not sent yet, by interrupt id: they survive leaving the form and the screen."""
+        self.questions: list[Question] = []
+        """What screens ask by SQL; stopped with the window."""
+        self.acted = 0
+        """Acts done from this window; the ledger is read anew when it rises."""
         self._opened: OrderedDict[str, OpenedRun] = OrderedDict()
         self._named = -1
 
@@ -62,6 +67,8 @@ class Session:
         self.history.start()
 
     def stop(self) -> None:
+        for question in self.questions:
+            question.stop()
         for part in (self.history, self.inbox, self.live):
             part.stop()
 

@@ -43,6 +43,8 @@ class Attempt:
     """It ended because something beside it failed."""
     propagated: bool = False
     """Its error was raised elsewhere and passed through."""
+    origin: str | None = None
+    """The run its error was raised in, where the event says so."""
     error: Mapping[str, Any] | None = None
 
     @property

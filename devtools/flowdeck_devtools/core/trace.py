@@ -18,6 +18,8 @@ from flowdeck_devtools.core.wire import Event, Head, Lineage, decode
 
 __all__ = ["Trace"]
 
+_ORIGINS = ("propagated_from", "origin_run_id", "request_run_id")
+"""What an error event calls the run its error was raised in, when that was another."""
 MAX_SPANS = 200_000
 MAX_DEPTH = 128
 """Levels of the tree. The runtime's own scopes end at 64; what a foreign producer nests deeper is drawn flat."""
@@ -57,6 +59,10 @@ class Trace:
     @property
     def is_open(self) -> bool:
         return self.root.own_status not in ENDED
+
+    def node_of(self, run_id: str | None) -> SpanNode | None:
+        """The row a run (one attempt of something) belongs to."""
+        return self._of_run.get(run_id) if run_id is not None else None
 
     def extend(self, lines: Iterable[tuple[str, bytes, Head]]) -> None:
         """Take lines as ``(writer, line, head)``; a line taken before (by writer and wseq) is skipped."""
@@ -239,6 +245,7 @@ class Trace:
         attempt.will_retry = payload.get("will_retry") is True
         attempt.cancelled = payload.get("status") == "cancelled"
         attempt.propagated = bool(payload.get("propagated_from"))
+        attempt.origin = next((one for key in _ORIGINS if isinstance(one := payload.get(key), str)), None)
         if self.first_error is None and attempt.status == "failed" and node is not self.root:
             self.first_error = node
 

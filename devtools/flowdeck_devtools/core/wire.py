@@ -45,6 +45,7 @@ class HeadMeta(msgspec.Struct, gc=False):
     attempt: int = 0
     scope: str | None = None
     duration_us: int | None = None
+    compat_event_alias: bool | None = None
 
 
 class Head(msgspec.Struct, gc=False):

@@ -2,64 +2,45 @@
 
 ::
 
-    expr  := term*                    all must hold
-    term  := [-] ( field:pattern | field op value | "phrase" | word )
-    pattern := a,b,c                  any of; * stands for anything
-    op    := > >= < <= = !=
+    expr    := and (OR and)*
+    and     := term+                        one beside the other: all must hold; AND may stand between
+    term    := -term | NOT term | ( expr ) | field:pattern | field op value | field~regex | "phrase" | /regex/ | word
+    pattern := a,b,c                        any of; * stands for anything, ? for one character; or /regex/
+    op      := > >= < <= = !=
+    value   := 12  1.5s  200ms  warn  -15m  2026-11-20T10:00
 
-``level>=warn kind:chunk.* -kind:chunk.completed requests``. This is the first form of the language in
-reference/tui.md §2.3; alternatives, groups and regular expressions are further nodes of the same tree.
+``level>=warn (kind:chunk.* OR kind:tool.*) -kind:chunk.completed requests last:15m``. Everything ignores case. Regular
+expressions are what Python and RE2 read alike, so that a filter means the same on live lines and in SQL.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["FIELDS", "All", "Compare", "FilterError", "Match", "Node", "Not", "Word", "parse"]
+from flowdeck_devtools.filter.fields import FIELDS, NUMERIC, FilterError, field_of, level, moment, number
+from flowdeck_devtools.filter.regex import portable
 
-FIELDS: dict[str, str] = {
-    "kind": "event type, or kind of run",
-    "level": "DEBUG INFO WARNING ERROR CRITICAL, ordered",
-    "run": "run id",
-    "flow": "flow name",
-    "execution": "execution id",
-    "node": "scope: where in the flow",
-    "status": "running waiting completed failed cancelled lost",
-    "source": "who emitted it",
-    "message": "the message",
-    "error": "type or text of the error",
-    "attempt": "attempt number",
-    "dur": "duration: 200ms 1.5s 3m",
-    "seq": "order within the execution",
-    "task": "task id",
-    "tenant": "tenant id",
-    "user": "user id",
-    "events": "number of events of a run",
-    "errors": "number of errors of a run",
-}
-"""Every field and what it means, for help and completion."""
+__all__ = ["FIELDS", "All", "Any", "Compare", "FilterError", "Match", "Node", "Not", "Regex", "Word", "parse"]
 
-_ALIASES = {"type": "kind", "lvl": "level", "scope": "node", "id": "run", "duration": "dur", "name": "flow"}
-NUMERIC = frozenset({"attempt", "dur", "seq", "events", "errors"})
-_OPS = (">=", "<=", "!=", ">", "<", "=")
-_FIELD = re.compile(r"[A-Za-z_][\w.]*")
-
-
-class FilterError(ValueError):
-    """The text is not a filter. ``column`` counts characters from 0."""
-
-    def __init__(self, message: str, column: int) -> None:
-        super().__init__(message)
-        self.column = column
+_OPS = (">=", "<=", "!=", ">", "<", "=", "~")
+MAX_DEPTH = 40
+"""Brackets and negations inside each other; more are refused, so that no reader of the tree runs out of stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Text that must occur anywhere, whatever its case."""
+    """Text that must occur anywhere."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """A regular expression that must be found in a field, or anywhere when ``field`` is empty."""
+
+    field: str
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +53,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A field compared with a value; levels and durations have an order of their own."""
+    """A field compared with a value; levels, durations and times have an order of their own."""
 
     field: str
     op: str
@@ -93,7 +74,14 @@ class All:
     nodes: tuple[Node, ...]
 
 
-Node = Word | Match | Compare | Not | All
+@dataclass(frozen=True, slots=True)
+class Any:
+    """Something of which must hold."""
+
+    nodes: tuple[Node, ...]
+
+
+Node = Word | Regex | Match | Compare | Not | All | Any
 
 
 def parse(text: str) -> All:
@@ -102,122 +90,229 @@ def parse(text: str) -> All:
     Raises:
         FilterError: the text is not a filter; says what and at which column.
     """
-    nodes: list[Node] = []
-    at = 0
-    while at < len(text):
-        if text[at].isspace():
-            at += 1
-            continue
-        node, at = _term(text, at)
-        nodes.append(node)
-    return All(tuple(nodes))
+    reader = _Reader(text)
+    node = reader.either(0)
+    reader.space()
+    if reader.at < len(text):
+        raise FilterError("this ) closes nothing", reader.at)
+    return node if isinstance(node, All) else All((node,))
 
 
-def _term(text: str, at: int) -> tuple[Node, int]:
-    if text[at] == "-" and at + 1 < len(text) and not text[at + 1].isspace():
-        node, end = _term(text, at + 1)
-        return Not(node), end
-    if text[at] == '"':
-        phrase, end = _quoted(text, at)
-        return Word(phrase), end
+class _Reader:
+    """Recursive descent over the text; ``at`` is the column it has come to."""
 
-    name = _FIELD.match(text, at)
-    if name is not None:
-        end = name.end()
-        if text[end : end + 1] == ":":
-            return _match(text, _field(name[0], at), end + 1)
-        for op in _OPS:
-            if text.startswith(op, end):
-                return _compare(text, _field(name[0], at), op, end + len(op))
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.brackets = 0
 
-    end = at
-    while end < len(text) and not text[end].isspace():
-        end += 1
-    return Word(text[at:end]), end
+    # -- the structure -----------------------------------------------------------------------------------------
+
+    def either(self, depth: int) -> All | Any:
+        """Alternatives; a single one is returned as it is."""
+        branches = [self.both(depth)]
+        while self._keyword("OR"):
+            if not branches[-1].nodes:
+                raise FilterError("nothing stands before this OR", self.at - 2)
+            branches.append(self.both(depth))
+            if not branches[-1].nodes:
+                raise FilterError("nothing stands after OR", self.at)
+        if len(branches) == 1:
+            return branches[0]
+        return Any(tuple(one.nodes[0] if len(one.nodes) == 1 else one for one in branches))
+
+    def both(self, depth: int) -> All:
+        nodes: list[Node] = []
+        while True:
+            self.space()
+            if self.at >= len(self.text) or self._peek("OR") or (self.brackets and self._here() == ")"):
+                return All(tuple(nodes))
+            if self._here() == ")":
+                return All(tuple(nodes))
+            if self._keyword("AND"):
+                self._operand("AND")
+            nodes.append(self.term(depth))
+
+    def term(self, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise FilterError("brackets are nested too deeply", self.at)
+        if self._keyword("NOT"):
+            self._operand("NOT")
+            return Not(self.term(depth + 1))
+        here, following = self._here(), self.text[self.at + 1 : self.at + 2]
+        if here == "-" and following and not following.isspace():
+            self.at += 1
+            return Not(self.term(depth + 1))
+        if here == "(":
+            return self._group(depth)
+        if here == '"':
+            return Word(self._quoted())
+        if here == "/" and (pattern := self._slashed()) is not None:
+            return Regex("", pattern)
+        return self._named() or Word(self._bare())
+
+    def space(self) -> None:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+
+    def _group(self, depth: int) -> Node:
+        opened = self.at
+        self.at += 1
+        self.brackets += 1
+        node = self.either(depth + 1)
+        self.brackets -= 1
+        self.space()
+        if self._here() != ")":
+            raise FilterError("this ( is never closed", opened)
+        if not node.nodes:
+            raise FilterError("nothing between the brackets", opened)
+        self.at += 1
+        return node.nodes[0] if len(node.nodes) == 1 else node
+
+    def _operand(self, word: str) -> None:
+        self.space()
+        if self.at >= len(self.text) or self._here() == ")" or self._peek("OR"):
+            raise FilterError(f"nothing stands after {word}", self.at)
+
+    def _here(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def _peek(self, word: str) -> bool:
+        end = self.at + len(word)
+        after = self.text[end : end + 1]
+        return self.text.startswith(word, self.at) and (not after or after.isspace() or after in "()")
+
+    def _keyword(self, word: str) -> bool:
+        self.space()
+        if not self._peek(word):
+            return False
+        self.at += len(word)
+        return True
+
+    # -- terms -------------------------------------------------------------------------------------------------
+
+    def _named(self) -> Node | None:
+        """A term that begins with a field, or ``None`` when a plain word stands here."""
+        end = self.at
+        while end < len(self.text) and (self.text[end].isalnum() or self.text[end] in "_."):
+            end += 1
+        name = self.text[self.at : end]
+        op = ":" if self.text.startswith(":", end) else next((op for op in _OPS if self.text.startswith(op, end)), None)
+        if op is None or not name or not (name[0].isalpha() or name[0] == "_"):
+            return None
+        field = field_of(name, self.at)
+        self.at = end + len(op)
+        match op:
+            case ":":
+                return self._match(field)
+            case "~":
+                pattern = self._slashed() if self._here() == "/" else None
+                start = self.at
+                return _regex(field, pattern if pattern is not None else self._value(), start)
+        return self._compare(field, op)
+
+    def _match(self, field: str) -> Node:
+        start = self.at
+        if self._here() == "/" and (pattern := self._slashed()) is not None:
+            return _regex(field, pattern, start)
+        if field == "last":
+            value = self._value()
+            number("dur", value, start)
+            return Compare("ts", ">=", value if value.startswith("-") else f"-{value}")
+        patterns: list[str] = []
+        while True:
+            start = self.at
+            pattern = self._value(stop=",")
+            if field == "level" and level(pattern) is None:
+                raise FilterError(_NO_LEVEL.format(pattern), start)
+            if field in NUMERIC:
+                number(field, pattern, start)
+            patterns.append(pattern)
+            if self._here() != ",":
+                break
+            self.at += 1
+        if field == "ts":
+            raise FilterError("ts is compared: ts>-15m, ts<2026-11-20T10:00, or last:15m", start)
+        return Match(field, tuple(patterns))
+
+    def _compare(self, field: str, op: str) -> Node:
+        start = self.at
+        value = self._value()
+        if field == "last":
+            raise FilterError("write last:15m", start)
+        if field == "level":
+            if level(value) is None:
+                raise FilterError(_NO_LEVEL.format(value), start)
+        elif field == "ts":
+            moment(value, 0, start)
+        elif field in NUMERIC or op not in ("=", "!="):
+            number(field, value, start)
+        # One meaning of "unequal" for every kind of value: whatever is not equal, and what is not there.
+        return Not(Compare(field, "=", value)) if op == "!=" else Compare(field, op, value)
+
+    def _value(self, stop: str = "") -> str:
+        if self._here() == '"':
+            return self._quoted()
+        start = self.at
+        self.at = self._word_end(stop)
+        if self.at == start:
+            raise FilterError("a value is missing here", start)
+        return self.text[start : self.at]
+
+    def _bare(self) -> str:
+        start = self.at
+        self.at = self._word_end("")
+        return self.text[start : self.at]
+
+    def _word_end(self, stop: str) -> int:
+        """Where a word ends: at a space, and within brackets at the ) that is not the word's own."""
+        end, opened = self.at, 0
+        while end < len(self.text) and not self.text[end].isspace() and self.text[end] not in stop:
+            if self.text[end] == "(":
+                opened += 1
+            elif self.text[end] == ")":
+                if not opened and self.brackets:
+                    break
+                opened -= 1
+            end += 1
+        return end
+
+    def _quoted(self) -> str:
+        start = self.at
+        end = self.text.find('"', start + 1)
+        if end < 0:
+            raise FilterError('the closing " is missing', start)
+        if end == start + 1:
+            raise FilterError("nothing between the quotes", start)
+        self.at = end + 1
+        return self.text[start + 1 : end]
+
+    def _slashed(self) -> str | None:
+        """The expression between slashes; ``None`` when this is a path such as ``/usr/lib``."""
+        start, end = self.at, self.at + 1
+        while end < len(self.text) and self.text[end] != "/":
+            end += 2 if self.text[end] == "\\" else 1
+        after = self.text[end + 1 : end + 2]
+        if end >= len(self.text) or end == start + 1 or not (not after or after.isspace() or after == ")"):
+            return None
+        pattern = self.text[start + 1 : end].replace("\\/", "/")
+        portable(pattern, start + 1)
+        self.at = end + 1
+        return pattern
 
 
-def _field(name: str, column: int) -> str:
-    field = _ALIASES.get(name.lower(), name.lower())
-    if field in FIELDS:
-        return field
-    head, dot, path = name.partition(".")
-    if head.lower() in ("data", "payload") and dot and path:
-        return f"data.{path}"
-    raise FilterError(f"no field {name!r}; fields: {', '.join(FIELDS)}, data.<path>", column)
+_NO_LEVEL = "no level {!r}; levels: debug info warning error critical"
 
 
-def _match(text: str, field: str, at: int) -> tuple[Node, int]:
-    patterns: list[str] = []
-    while True:
-        pattern, at = _value(text, at, stop=",")
-        patterns.append(pattern)
-        if text[at : at + 1] != ",":
-            break
-        at += 1
-    if field in NUMERIC:
-        for pattern in patterns:
-            number(field, pattern, at)
-    return Match(field, tuple(patterns)), at
-
-
-def _compare(text: str, field: str, op: str, at: int) -> tuple[Node, int]:
-    start = at
-    value, at = _value(text, at)
-    if field == "level":
-        if level(value) is None:
-            raise FilterError(f"no level {value!r}; levels: debug info warning error critical", start)
-    elif field in NUMERIC or op not in ("=", "!="):
-        number(field, value, start)
-    return Compare(field, op, value), at
-
-
-def _value(text: str, at: int, stop: str = "") -> tuple[str, int]:
-    if text[at : at + 1] == '"':
-        return _quoted(text, at)
-    end = at
-    while end < len(text) and not text[end].isspace() and text[end] not in stop:
-        end += 1
-    if end == at:
-        raise FilterError("a value is missing here", at)
-    return text[at:end], end
-
-
-def _quoted(text: str, at: int) -> tuple[str, int]:
-    end = text.find('"', at + 1)
-    if end < 0:
-        raise FilterError('the closing " is missing', at)
-    if end == at + 1:
-        raise FilterError("nothing between the quotes", at)
-    return text[at + 1 : end], end + 1
-
-
-_LEVELS = ("debug", "info", "warning", "error", "critical")
-
-
-def level(text: str) -> int | None:
-    """Rank of a level given by its name or the beginning of it (``warn``, ``err``)."""
-    low = text.lower()
-    return next((rank for rank, name in enumerate(_LEVELS) if low and name.startswith(low)), None)
-
-
-_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(us|µs|ms|s|m|h)?", re.IGNORECASE)
-_UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def number(field: str, text: str, column: int = 0) -> float:
-    """A number; for ``dur`` seconds, with or without a unit.
-
-    Raises:
-        FilterError: it is none.
-    """
-    found = _NUMBER.fullmatch(text)
-    if found is None or (found[2] and field != "dur" and not field.startswith("data.")):
-        raise FilterError(f"{field} wants a number, not {text!r}", column)
-    return float(found[1]) * _UNITS.get((found[2] or "s").lower(), 1.0)
+def _regex(field: str, pattern: str, column: int) -> Regex:
+    if field in NUMERIC or field in ("ts", "last", "level"):
+        raise FilterError(f"{field} is no text: it is compared, as in {field}>=…", column)
+    portable(pattern, column)
+    return Regex(field, pattern)
 
 
 def describe(nodes: Sequence[Node]) -> str:
-    """The tree in words of the language again, for tests and messages."""
+    """The tree in words of the language again: ``parse`` gives an equal tree."""
     return " ".join(_text(node) for node in nodes)
 
 
@@ -225,11 +320,21 @@ def _text(node: Node) -> str:
     match node:
         case Word(text):
             return f'"{text}"'
+        case Regex(field, pattern):
+            escaped = pattern.replace("/", "\\/")
+            return f"{field}:/{escaped}/" if field else f"/{escaped}/"
         case Match(field, patterns):
-            return f"{field}:{','.join(patterns)}"
+            return f"{field}:{','.join(map(_value_text, patterns))}"
         case Compare(field, op, value):
-            return f"{field}{op}{value}"
+            return f"{field}{op}{_value_text(value)}"
         case Not(inner):
             return f"-{_text(inner)}"
         case All(inner_nodes):
-            return describe(inner_nodes)
+            return f"({describe(inner_nodes)})"
+        case Any(inner_nodes):
+            return f"({' OR '.join(_text(inner) for inner in inner_nodes)})"
+
+
+def _value_text(value: str) -> str:
+    plain = all(not char.isspace() and char not in '",()/' for char in value)
+    return value if plain else f'"{value}"'

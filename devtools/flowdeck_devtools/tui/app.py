@@ -19,14 +19,13 @@ from textual.screen import Screen
 
 from flowdeck_devtools.core import text
 from flowdeck_devtools.core.session import Session
-from flowdeck_devtools.tui.actions import ACTIONS, bindings_for
+from flowdeck_devtools.tui.actions import ACTIONS, COMMANDS, bindings_for
 from flowdeck_devtools.tui.crash import write_report
+from flowdeck_devtools.tui.hands import ActsMixin
+from flowdeck_devtools.tui.places import PLACES
 from flowdeck_devtools.tui.screens.base import DeckScreen
 from flowdeck_devtools.tui.screens.dialogs import HelpDialog, PickDialog
-from flowdeck_devtools.tui.screens.events import EventsScreen
-from flowdeck_devtools.tui.screens.execution import ExecutionScreen
 from flowdeck_devtools.tui.screens.inbox import InboxScreen
-from flowdeck_devtools.tui.screens.runs import RunsScreen
 from flowdeck_devtools.tui.theme import DARK, DEFAULT_THEME, LIGHT, Palette, palette_of
 from flowdeck_devtools.tui.widgets.bars import FooterBar
 
@@ -36,19 +35,14 @@ Background = Callable[[threading.Event], object]
 """Work beside the window, in a thread of its own; the event is set when the window closes."""
 
 
-class DevToolsApp(App[None]):
+class DevToolsApp(ActsMixin, App[None]):
     """The terminal a flow developer keeps open."""
 
     TITLE = "Flowdeck"
     TICK_SECONDS: ClassVar[float] = 0.1
     """Cost is per frame, not per event: 10 Hz was measured at 2.7 % of a core, 20 Hz at 6 %."""
     CSS_PATH = "base.tcss"
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
-        "runs": RunsScreen,
-        "execution": ExecutionScreen,
-        "inbox": InboxScreen,
-        "events": EventsScreen,
-    }
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = PLACES
     DEFAULT_MODE = "runs"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_for("app")]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (160, "-extra-wide")]  # noqa: RUF012 - as the base declares it
@@ -279,6 +273,8 @@ class DevToolsApp(App[None]):
                     return self.run_action(command, node)
 
                 yield SystemCommand(action.label, action.help or action.label, run)
+        for title, command, about in COMMANDS:
+            yield SystemCommand(title, about, lambda command=command: self.run_action(command))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     # -- colours -----------------------------------------------------------------------------------------------

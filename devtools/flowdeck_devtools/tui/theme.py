@@ -106,17 +106,6 @@ STATUS_ROLES = {
     "unknown": "dim",
 }
 LEVEL_ROLES = {"DEBUG": "faint", "INFO": "dim", "WARNING": "waiting", "ERROR": "failed", "CRITICAL": "failed"}
-BAR_ROLES = {
-    "running": "bar-run",
-    "completed": "bar-done",
-    "failed": "failed",
-    "propagated": "failed",
-    "retried": "waiting",
-    "waiting": "waiting",
-    "cancelled": "bar-group",
-    "lost": "violet",
-    "group": "bar-group",
-}
 
 
 class Palette:

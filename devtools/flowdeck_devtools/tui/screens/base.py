@@ -15,6 +15,7 @@ from flowdeck_devtools.tui.actions import bindings_for
 from flowdeck_devtools.tui.widgets.bars import FooterBar, TopBar
 
 if TYPE_CHECKING:
+    from flowdeck_devtools.core.model import RunRow
     from flowdeck_devtools.core.session import Session
     from flowdeck_devtools.tui.app import DevToolsApp
 
@@ -73,6 +74,10 @@ class DeckScreen(Screen[None]):
     def back(self) -> bool:
         """Close whatever is open within the screen. False when nothing was."""
         return False
+
+    def subject(self) -> RunRow | None:
+        """The run that acting here is about: the one under the cursor."""
+        return None
 
     def copy_choices(self) -> list[tuple[str, str]]:
         """What can be copied here, as ``(label, text)``."""

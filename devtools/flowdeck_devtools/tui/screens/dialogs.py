@@ -180,7 +180,11 @@ _PLACES = {
     "runs": "Runs",
     "execution": "Execution",
     "inbox": "Inbox",
+    "ledger": "Ledger",
     "events": "Events",
+    "sql": "SQL",
+    "evals": "Evals",
+    "metrics": "Metrics",
 }
 
 
@@ -192,7 +196,10 @@ def _help_rows(place: str) -> list[_HelpRow]:
         if action.scope == scope
     ]
     rows.append(_HelpRow("filter", "word", '"a phrase"', "must occur anywhere, whatever its case"))
-    rows.append(_HelpRow("filter", "-term", "not", "must not hold: -kind:chunk.*"))
+    rows.append(_HelpRow("filter", "-term", "not", "must not hold: -kind:chunk.*; also NOT term"))
+    rows.append(_HelpRow("filter", "a OR (b c)", "groups", "one of them; what stands side by side must all hold"))
+    rows.append(_HelpRow("filter", "/regex/", "pattern", "found anywhere; field:/regex/ in a field"))
+    rows.append(_HelpRow("filter", "last:15m", "time", "also ts>-1h and ts<2026-11-20T10:00; tab completes"))
     rows.append(_HelpRow("filter", "field>=value", "compare", "> >= < <= = != as in level>=warn dur>200ms"))
     rows.append(_HelpRow("filter", "field:a,b*", "any of", "* stands for anything"))
     rows += [_HelpRow("filter", name, "field", meaning) for name, meaning in FIELDS.items()]

@@ -10,10 +10,12 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from flowdeck_devtools.core.facts import copy_event, event_sections
+from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.text import count, sparkline
 from flowdeck_devtools.core.window import RingWindow
 from flowdeck_devtools.core.wire import head
-from flowdeck_devtools.filter import compile_line
+from flowdeck_devtools.filter import LinePredicate, compile_line
+from flowdeck_devtools.filter.complete import LINES_LOOKED_AT, counted_lines
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.filterbar import FilterBar
@@ -37,10 +39,14 @@ class EventsScreen(DeckScreen):
         self._inspected: bytes | None = None
         self._skip = False
         self._told = (-1, False, False)
+        self._predicate: LinePredicate | None = None
+        self._dim = False
 
     def body(self) -> ComposeResult:
         self.headline = HeadLine(id="headline")
         self.bar = FilterBar('level>=warn kind:chunk.* -kind:chunk.completed "some text" …', id="filter")
+        ring = self.session.live.ring
+        self.bar.counts = lambda: counted_lines(ring.slice(ring.end - LINES_LOOKED_AT, ring.end)[1])
         self.tail = Tail(RingWindow(self.session.live.ring), id="tail")
         self.inspector = JsonView(id="inspect")
         self.inspect_pane = Vertical(self.inspector, id="inspect-pane", classes="pane side")
@@ -138,8 +144,15 @@ class EventsScreen(DeckScreen):
 
     @on(FilterBar.Changed)
     def _filtered(self, event: FilterBar.Changed) -> None:
-        predicate = compile_line(event.text)
-        self.tail.window.set_filter(None if predicate.is_empty else predicate)
+        predicate = compile_line(event.text, self.session.clock.now_us)
+        self._predicate = None if predicate.is_empty else predicate
+        self._apply_filter()
+
+    def _apply_filter(self) -> None:
+        """Hide the lines that do not match, or leave them in place and dim."""
+        self.tail.window.set_filter(None if self._dim else self._predicate)
+        self.tail.bright = self._predicate if self._dim else None
+        self.tail.forget_rows()
         self.tail.empty = self._empty_text()
         self.tail.follow(not self.tail.window.paused)
 
@@ -149,6 +162,16 @@ class EventsScreen(DeckScreen):
 
     def action_filter(self) -> None:
         self.bar.edit()
+
+    def action_dim(self) -> None:
+        self._dim = not self._dim
+        self._apply_filter()
+        self.tail.follow(not self.tail.window.paused)
+        self.notify("what does not match is dim" if self._dim else "what does not match is hidden", timeout=2)
+
+    def action_next_match(self, step: int) -> None:
+        if not self.tail.next_bright(step):
+            self.notify("no further match", timeout=2)
 
     def action_follow(self) -> None:
         self.tail.follow(not self.tail.following or self.tail.window.paused)
@@ -181,6 +204,11 @@ class EventsScreen(DeckScreen):
             self.bar.clear()
             return True
         return False
+
+    def subject(self) -> RunRow | None:
+        line = self.tail.current_line()
+        run = head(line).run if line is not None else None
+        return self.session.run(run.root_run_id or run.run_id or "") if run is not None else None
 
     def copy_choices(self) -> list[tuple[str, str]]:
         line = self.tail.current_line()

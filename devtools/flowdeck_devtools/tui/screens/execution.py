@@ -11,15 +11,29 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from flowdeck_devtools.core.facts import copy_event, copy_run, event_sections, node_sections
+from flowdeck_devtools.core.failure import first_failure
+from flowdeck_devtools.core.flowgraph import definition_of
+from flowdeck_devtools.core.links import links_of
+from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.opened import OpenedRun
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.text import clean, clock_time, count, duration, short_id
+from flowdeck_devtools.core.views import (
+    VIEWS,
+    Page,
+    graph_page,
+    links_page,
+    raw_page,
+    state_page,
+    stream_page,
+    why_page,
+)
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
 from flowdeck_devtools.tui.theme import STATUS_ROLES
 from flowdeck_devtools.tui.widgets.bars import HeadLine
-from flowdeck_devtools.tui.widgets.jsonview import JsonView
 from flowdeck_devtools.tui.widgets.lineview import LineView
+from flowdeck_devtools.tui.widgets.pages import PageView
 from flowdeck_devtools.tui.widgets.tail import EventLines
 from flowdeck_devtools.tui.widgets.waterfall import Waterfall
 
@@ -44,7 +58,7 @@ class ExecutionScreen(DeckScreen):
         self.headline = HeadLine(id="headline")
         self.waterfall = Waterfall(self.session.clock, id="waterfall")
         self.events = EventLines(id="node-events")
-        self.viewer = JsonView(id="payload")
+        self.viewer = PageView(id="payload")
         self.node_pane = Vertical(self.events, id="node-pane", classes="pane side")
         yield self.headline
         with Horizontal(id="execution-panes"):
@@ -87,6 +101,7 @@ class ExecutionScreen(DeckScreen):
             self._point_at_failure(run)
         self._headline(run)
         self._show_node()
+        self._keep_page(run)
 
     def _open(self, run_id: str) -> None:
         self._run = self.session.open_run(run_id)
@@ -96,9 +111,9 @@ class ExecutionScreen(DeckScreen):
     def _point_at_failure(self, run: OpenedRun) -> None:
         """A failed run opens with the step that failed first under the cursor."""
         self._pointed = True
-        first = run.trace.first_error
-        if run.trace.status == "failed" and first is not None:
-            self.waterfall.select(first)
+        first = first_failure(run.trace) if run.trace.status == "failed" else None
+        if first is not None:
+            self.waterfall.select(first.node)
 
     def _headline(self, run: OpenedRun) -> None:
         trace = run.trace
@@ -157,7 +172,66 @@ class ExecutionScreen(DeckScreen):
         elif node.role == "span" and node.lines:
             self.events.move_to(len(node.lines) - 1, notify=False)
 
+    # -- the pages ---------------------------------------------------------------------------------------------
+
+    def _keep_page(self, run: OpenedRun) -> None:
+        """Keep the page that is shown instead of the event up to date."""
+        view, trace, node = self.viewer.view, run.trace, self.waterfall.current
+        if view == "event":
+            return
+        row = self.session.run(trace.root.key)
+        execution, line, store = row.execution_id if row else None, self.events.current_line(), self.session.store
+        clock, history, live = self.session.clock, self.session.history, self.session.live
+
+        def make() -> Page:
+            match view:
+                case "why":
+                    return why_page(trace, node)
+                case "graph":
+                    definition, fingerprint = definition_of(trace)
+                    if definition is None and fingerprint is not None:
+                        definition = live.definition(fingerprint) or history.definition(fingerprint)
+                    return graph_page(trace, definition, clock.now_us())
+                case "state":
+                    return state_page(trace, node, links_of(store, execution, trace))
+                case "stream":
+                    return stream_page(trace)
+                case "links":
+                    return links_page(links_of(store, execution, trace))
+            return raw_page(line)
+
+        about = id(node) if view in ("why", "state") else id(line) if view == "raw" else 0
+        self.viewer.keep_up((view, trace.root.key, trace.version if view != "raw" else 0, about), make)
+
+    def action_page(self, view: str) -> None:
+        self.viewer.turn_to(view)
+        self._title_page()
+
+    def action_turn_page(self, step: int) -> None:
+        self.viewer.turn(step)
+        self._title_page()
+
+    def _title_page(self) -> None:
+        names = " ".join(f"[{name}]" if name == self.viewer.view else name for name in VIEWS)
+        self.query_one("#payload-pane").border_title = Content(names if self.viewer.view != "event" else "event")
+        self._show_event()
+        if self._run is not None:
+            self._keep_page(self._run)
+
+    @on(LineView.Activated, "#payload")
+    def _page_activated(self) -> None:
+        """A line of why or of the graph leads to its step."""
+        target = self.viewer.target
+        if target is not None:
+            self.waterfall.select(target)
+
+    def action_critical(self) -> None:
+        on = self.waterfall.toggle_critical()
+        self.notify("the critical path stands out" if on else "all steps alike", timeout=2)
+
     def _show_event(self) -> None:
+        if self.viewer.view != "event":
+            return
         node, line = self._node, self.events.current_line()
         view = self.viewer
         if line is not None:
@@ -221,10 +295,16 @@ class ExecutionScreen(DeckScreen):
         if self.maximized is not None:
             self.minimize()
             return True
+        if self.viewer.view != "event":
+            self.action_page("event")
+            return True
         if self.focused is not None and self.focused is not self.waterfall:
             self.waterfall.focus()
             return True
         return False
+
+    def subject(self) -> RunRow | None:
+        return self.session.run(self._run.trace.root.key) if self._run is not None else None
 
     def copy_choices(self) -> list[tuple[str, str]]:
         line = self.events.current_line()

@@ -20,6 +20,7 @@ from textual.widgets import Static
 
 from flowdeck_devtools.core.columns import Column
 from flowdeck_devtools.core.inbox import AnswerReport, InterruptRow
+from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.schema import form_of
 from flowdeck_devtools.core.session import Draft
 from flowdeck_devtools.core.span import short_json
@@ -44,6 +45,16 @@ GUARD_SECONDS = 0.4
 """Submitting is ignored for so long after another question came into the form by itself."""
 
 
+class _Questions(VirtualTable[InterruptRow]):
+    """The list of questions."""
+
+    def action_activate(self) -> None:
+        # At once, not by a message: a key typed right after enter must find the form, not the list.
+        screen = self.screen
+        if isinstance(screen, InboxScreen):
+            screen.action_edit()
+
+
 class InboxScreen(DeckScreen):
     """Questions on the left, the answer on the right."""
 
@@ -59,10 +70,12 @@ class InboxScreen(DeckScreen):
         self._with_closed = True
         self._sending: str | None = None
         self._notes: dict[str, tuple[str, str]] = {}
+        self._marked: set[str] = set()
+        """Questions that are answered together with the one shown, where they want the same kind of answer."""
 
     def body(self) -> ComposeResult:
         self.headline = HeadLine(id="headline")
-        self.table = VirtualTable[InterruptRow](COLUMNS, self._cell, lambda row: row.key, id="interrupts")
+        self.table = _Questions(COLUMNS, self._cell, lambda row: row.key, id="interrupts")
         self.question = Static("", markup=False, id="question")
         self.asked = JsonView(id="asked", fit_content=True)
         self.form = SchemaForm(id="form")
@@ -117,6 +130,8 @@ class InboxScreen(DeckScreen):
     def _cell(self, row: InterruptRow, column: str) -> Cell:
         match column:
             case "mark":
+                if row.is_open and row.key in self._marked:
+                    return "◆", "accent"
                 if row.is_open:
                     return ("!", "waiting") if row.owned else ("?", "violet")
                 return ("✓", "ok") if row.status == "resumed" else ("⊘", "dim")
@@ -216,10 +231,6 @@ class InboxScreen(DeckScreen):
 
     # -- actions -----------------------------------------------------------------------------------------------
 
-    @on(LineView.Activated, "#interrupts")
-    def _activated(self) -> None:
-        self.action_edit()
-
     def action_edit(self) -> None:
         if self._shown is not None and self._shown.is_open:
             self.form.focus_first()
@@ -246,28 +257,54 @@ class InboxScreen(DeckScreen):
         value, good = self.form.answer()
         if not good:
             return
-        lines = [row.question, "", f"answer   {short_json(value, 600)}", f"as       {self.session.actor}"]
-        lines.append("The run goes on at once; this cannot be taken back.")
-        review = ConfirmDialog("Send this answer?", lines, "Send")
-        self.app.push_screen(review, partial(self._reviewed, row, value))
+        rows = [row, *self._together(row)]
+        lines = [clean(one.question, limit=200) for one in rows[:8]]
+        lines += [f"… and {len(rows) - 8} more"] if len(rows) > 8 else []
+        lines += ["", f"answer   {short_json(value, 600)}", f"as       {self.session.actor}", row.consequence]
+        many = len(rows) > 1
+        lines.append(f"The run{'s go' if many else ' goes'} on at once; this cannot be taken back.")
+        title = f"Send this answer to {len(rows)} questions?" if many else "Send this answer?"
+        self.app.push_screen(ConfirmDialog(title, lines, "Send"), partial(self._reviewed, rows, value))
 
-    def _reviewed(self, row: InterruptRow, value: Any, send: bool | None) -> None:
+    def _together(self, row: InterruptRow) -> list[InterruptRow]:
+        """The other marked questions that are open and want the same kind of answer."""
+        return [
+            one
+            for one in self.session.inbox.rows
+            if one.key in self._marked and one.key != row.key and one.is_open and one.schema == row.schema
+        ]
+
+    def action_mark(self) -> None:
+        """Mark the question, to answer several at once."""
+        row = self.table.current
+        if row is None or not row.is_open:
+            return
+        self._marked ^= {row.key}
+        self._listed = (-1, 0, True)
+        self.table.action_row(1)
+        self.tick()
+
+    def _reviewed(self, rows: list[InterruptRow], value: Any, send: bool | None) -> None:
         if send:
-            self._sending = row.key
-            self._notes[row.key] = ("sending …", "")
+            self._sending = rows[0].key
+            for row in rows:
+                self._notes[row.key] = ("sending …", "")
             self._note()
-            self._send(row, value)
+            self._send(rows, value)
 
     @work(thread=True, name="send-answer", group="answer", exclusive=True, exit_on_error=False)
-    def _send(self, row: InterruptRow, value: Any) -> None:
-        try:
-            report = self.session.inbox.answer(row, value, self.session.actor)
-        except Exception as error:  # the store's message names the mend; the draft stays
-            report = AnswerReport(False, f"not sent: {error}", row)
-        self.app.call_from_thread(self._answered, row, report)
+    def _send(self, rows: list[InterruptRow], value: Any) -> None:
+        for row in reversed(rows):  # the one shown last, so that the form closes when all are sent
+            try:
+                report = self.session.inbox.answer(row, value, self.session.actor)
+            except Exception as error:  # the store's message names the mend; the draft stays
+                report = AnswerReport(False, f"not sent: {error}", row)
+            self.app.call_from_thread(self._answered, row, report)
 
     def _answered(self, row: InterruptRow, report: AnswerReport) -> None:
-        self._sending = None
+        if self._sending == row.key:
+            self._sending = None
+        self._marked.discard(row.key)
         kind = "-ok" if report.applied else "-pending" if report.pending else "-wrong"
         self._notes[row.key] = (report.headline, kind)
         if report.applied:
@@ -317,6 +354,9 @@ class InboxScreen(DeckScreen):
             return True
         return False
 
+    def subject(self) -> RunRow | None:
+        return self.session.run_of_execution(self._shown.execution_id) if self._shown is not None else None
+
     def copy_choices(self) -> list[tuple[str, str]]:
         row = self._shown
         if row is None:
@@ -335,9 +375,4 @@ class InboxScreen(DeckScreen):
 
 
 def _what_happens(row: InterruptRow) -> str:
-    target = row.resume_to
-    if target == "self":
-        return "what happens: the step that asked runs again with the answer"
-    if isinstance(target, dict) and target.get("event"):
-        return f"what happens: the answer is emitted as {clean(str(target['event']))}"
-    return "what happens: the run goes on with the answer"
+    return f"what happens: {row.consequence}"

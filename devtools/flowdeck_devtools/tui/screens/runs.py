@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
@@ -17,7 +17,10 @@ from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.status import ORDER, glyph
 from flowdeck_devtools.core.text import clean, count, day_time, duration, short_id, sparkline
 from flowdeck_devtools.filter import compile_fields
+from flowdeck_devtools.filter.complete import counted_fields
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
+from flowdeck_devtools.tui.screens.comparison import ComparisonDialog
+from flowdeck_devtools.tui.screens.dialogs import PickDialog
 from flowdeck_devtools.tui.theme import STATUS_ROLES
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.filterbar import FilterBar
@@ -62,6 +65,8 @@ class RunsScreen(DeckScreen):
         self._filters = 0
         self._rested = 0
         self._previewed = ""
+        self._marked: list[str] = []
+        """Runs to compare."""
 
     def body(self) -> ComposeResult:
         self._place = place_label(self.session.store)
@@ -69,6 +74,7 @@ class RunsScreen(DeckScreen):
         self.bar = FilterBar("status:failed flow:audit* -task:nightly …", id="filter")
         self.table = VirtualTable[RunRow](COLUMNS, self._cell, lambda row: row.run_id, id="runs")
         self.preview = Waterfall(self.session.clock, id="preview", preview=True)
+        self.bar.counts = lambda: counted_fields(row.fields() for row in self.session.live.index.newest())
         yield self.headline
         yield self.bar
         with Vertical(id="runs-pane", classes="pane"):
@@ -99,8 +105,8 @@ class RunsScreen(DeckScreen):
 
     def _show_rows(self) -> None:
         rows = self.session.live.index.newest()
-        passes = self._passes
-        shown = rows if passes is None else [row for row in rows if passes(row.fields())]
+        passes, now = self._passes, self.session.clock.now_us()
+        shown = rows if passes is None else [row for row in rows if passes(row.fields(now))]
         table = self.table
         table.empty = self._empty_text(len(rows))
         table.show(shown)
@@ -153,7 +159,8 @@ class RunsScreen(DeckScreen):
             case "status":
                 return f"{glyph(status)} {status}", STATUS_ROLES.get(status, "dim")
             case "flow":
-                return clean(row.name or row.kind or "run"), "strong" if row.is_open else "text"
+                mark = "◆ " if row.run_id in self._marked else ""
+                return mark + clean(row.name or row.kind or "run"), "strong" if row.is_open else "text"
             case "run":
                 return short_id(clean(row.run_id)), "dim"
             case "started":
@@ -197,7 +204,7 @@ class RunsScreen(DeckScreen):
 
     @on(FilterBar.Changed)
     def _filtered(self, event: FilterBar.Changed) -> None:
-        self._passes = compile_fields(event.text) if event.text else None
+        self._passes = compile_fields(event.text, self.session.clock.now_us) if event.text else None
         self._filters += 1
         self.tick()
 
@@ -217,6 +224,58 @@ class RunsScreen(DeckScreen):
     def action_filter(self) -> None:
         self.bar.edit()
 
+    def action_mark(self) -> None:
+        """Mark the run for a comparison; a third one takes the place of the first."""
+        row = self.table.current
+        if row is None:
+            return
+        if row.run_id in self._marked:
+            self._marked.remove(row.run_id)
+        else:
+            self._marked = [*self._marked, row.run_id][-2:]
+        self.table.action_row(1)
+        self._fast = ()
+        self.tick()
+
+    def action_compare(self) -> None:
+        """Compare the two marked runs, or the marked one with that under the cursor."""
+        row = self.table.current
+        chosen = [*self._marked]
+        if len(chosen) == 1 and row is not None and row.run_id != chosen[0]:
+            chosen.append(row.run_id)
+        if len(chosen) < 2:
+            self.notify("mark two runs with space, then d compares them", timeout=3)
+            return
+        self.app.push_screen(ComparisonDialog(chosen[0], chosen[1]))
+
+    @work(thread=True, name="error-groups", group="errors", exclusive=True, exit_on_error=False)
+    def action_errors(self) -> None:
+        """Faults by kind over all runs; choosing one opens the run that met it last."""
+        try:
+            groups = self.session.history.error_groups()
+        except Exception as error:  # the store's words name the mend
+            self.app.call_from_thread(self.notify, clean(str(error)), severity="error", markup=False)
+            return
+        self.app.call_from_thread(self._show_errors, groups)
+
+    def _show_errors(self, groups: list[dict[str, Any]]) -> None:
+        if not groups:
+            self.notify("no errors in this store", timeout=3)
+            return
+        rows = [
+            (f"{one['occurrences']}×  {one['error_type']}", f"{one['shape']}  in {one['executions']} runs")
+            for one in groups
+        ]
+
+        def chosen(index: int | None) -> None:
+            run = self.session.run_of_execution(groups[index]["last_execution_id"]) if index not in (None, -1) else None
+            if run is not None:
+                self.deck.open_run(run.run_id)
+            elif index not in (None, -1):
+                self.notify("that run is not among those listed: flowdeck show finds it", timeout=4)
+
+        self.app.push_screen(PickDialog("Errors by kind", rows), chosen)
+
     def action_follow(self) -> None:
         self.table.follow = not self.table.follow
         self._fast = ()
@@ -228,6 +287,9 @@ class RunsScreen(DeckScreen):
             self.table.focus()
             return True
         return False
+
+    def subject(self) -> RunRow | None:
+        return self.table.current
 
     def copy_choices(self) -> list[tuple[str, str]]:
         row = self.table.current

@@ -62,32 +62,39 @@ class TopBar(_Bar):
             self._spots.append((at, at + len(label), f"app.go('{mode.id}')"))
             at += len(label)
 
-        right = self._state(look, narrow)
         room = width - at
-        used = sum(cells(segment.text) for segment in right)
+        for detail in (2, 1, 0):
+            right = self._state(look, detail)
+            used = sum(cells(segment.text) for segment in right)
+            if used <= room:
+                break
         if used <= room:
             segments.append(Segment(" " * (room - used), look["text"]))
             segments.extend(right)
         return self._line(segments, look)
 
-    def _state(self, look: Look, narrow: bool) -> list[Segment]:
+    def _state(self, look: Look, detail: int) -> list[Segment]:
+        """What waits, what was dropped and whether the store lives: with a sparkline, in words, or as signs alone."""
         session = self.deck.session
         live, waiting = session.live, session.inbox.waiting
         parts: list[Segment] = []
         if waiting:
-            parts.append(Segment(f"! {waiting} waiting", look["waiting"]))
+            parts.append(Segment(f"! {waiting} waiting" if detail else f"!{waiting}", look["waiting"]))
         if live.dropped:
-            parts.append(Segment(f"▲ {count(live.dropped)} dropped", look["failed"]))
+            dropped = f"▲ {count(live.dropped)} dropped" if detail else f"▲{count(live.dropped)}"
+            parts.append(Segment(dropped, look["failed"]))
         text, role = connection_state(live.problem, live.missing, live.stale_for(), live.writers_alive)
         if role == "ok":
             rate = live.rate.per_second
             text += f" {count(round(rate))} ev/s"
-            if not narrow:
+            if detail == 2:
                 text += f" {sparkline(list(live.rate.history))}"
+        if detail == 0:
+            text = text[0] if role == "ok" else text.partition(" ")[0]
         parts.append(Segment(text, look[role]))
         spaced: list[Segment] = []
         for part in parts:
-            spaced += [part, Segment("   " if not narrow else "  ", look["text"])]
+            spaced += [part, Segment("   " if detail == 2 else "  " if detail else " ", look["text"])]
         spaced[-1] = Segment(" ", look["text"])
         return spaced
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
@@ -9,7 +12,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
+from flowdeck_devtools.core.text import clean
 from flowdeck_devtools.filter import FilterError, parse
+from flowdeck_devtools.filter.complete import Completion, Counts, complete
 
 __all__ = ["FilterBar"]
 
@@ -42,6 +47,10 @@ class FilterBar(Horizontal):
         """The filter in force."""
         self.error: str | None = None
         self._note = ""
+        self.counts: Callable[[], Counts] | None = None
+        """Gives the values seen in the data, for completion with tab."""
+        self._offers: list[Completion] = []
+        self._offered = 0
         self._input = Input(placeholder=hint, compact=True, select_on_focus=False, classes="filter-input")
         self._status = Static("", markup=False, classes="filter-status")
 
@@ -75,8 +84,43 @@ class FilterBar(Horizontal):
         self._apply(text)
 
     def _show_status(self) -> None:
-        self._status.update(Content(self.error or self._note))
+        self._status.update(Content(self.error or self._offer_text() or self._note))
         self.set_class(self.error is not None, "-error")
+
+    # -- completion --------------------------------------------------------------------------------------------
+
+    def _offer(self) -> None:
+        """See what could stand at the cursor; shown at the right, tab takes the first."""
+        typed, at = self._input.value, self._input.cursor_position
+        counts: Counts = self.counts() if self.counts is not None else lambda field: Counter()
+        self._offers = complete(typed, at, counts) if typed else []
+        self._offered = 0
+        self._show_status()
+
+    def _offer_text(self) -> str:
+        if not self._offers or not self.editing:
+            return ""
+        shown = [f"{one.text} {one.note}".strip() if len(one.note) < 12 else one.text for one in self._offers]
+        return "tab: " + "  ".join(clean(one, limit=40) for one in shown[self._offered :][:4])
+
+    def _take_offer(self) -> None:
+        """Put the offered text in; the next tab puts the next one in its place."""
+        if self._offered >= len(self._offers):
+            self._offered = 0
+        offer = self._offers[self._offered]
+        self._offered += 1
+        value = self._input.value
+        end = offer.start
+        while end < len(value) and not value[end].isspace() and value[end] != ")":
+            end += 1
+        with self._input.prevent(Input.Changed):
+            self._input.value = value[: offer.start] + offer.text + value[end:]
+            self._input.cursor_position = offer.start + len(offer.text)
+        taken = self._input.value
+        self._show_status()
+        self.set_timer(SETTLE_SECONDS, lambda: self._apply(taken) if self._input.value == taken else None)
+        if len(self._offers) == 1 and offer.text.endswith(":"):
+            self._offer()
 
     def _apply(self, text: str) -> None:
         text = text.strip()
@@ -96,6 +140,7 @@ class FilterBar(Horizontal):
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         typed = event.value
+        self._offer()
         self.set_timer(SETTLE_SECONDS, lambda: self._apply(typed) if self._input.value == typed else None)
 
     @on(Input.Submitted)
@@ -106,6 +151,11 @@ class FilterBar(Horizontal):
             self.post_message(self.Left())
 
     def on_key(self, event: events.Key) -> None:
+        if event.key == "tab" and self._input.has_focus and self._offers:
+            event.stop()
+            event.prevent_default()
+            self._take_offer()
+            return
         if event.key in ("escape", "down") and self._input.has_focus:
             event.stop()
             event.prevent_default()

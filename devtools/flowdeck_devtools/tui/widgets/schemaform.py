@@ -111,7 +111,7 @@ class FieldRow(Vertical):
         self.set_class(text is not None, "-wrong")
 
     def focus_field(self) -> None:
-        self._widget.focus()
+        self.screen.set_focus(self._widget)  # at once: Widget.focus() waits its turn behind keys typed meanwhile
 
 
 class SchemaForm(VerticalScroll, can_focus=False):

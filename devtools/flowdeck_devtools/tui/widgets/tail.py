@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.segment import Segment
 
 from flowdeck_devtools.core.describe import describe
@@ -62,6 +64,8 @@ class Tail(LineView):
         self._at = -1
         """Ring position under the cursor, so that the cursor stays on its line as the ring moves."""
         self._rows: dict[tuple[int, int, int], list[Segment]] = {}
+        self.bright: Callable[[bytes], bool] | None = None
+        """With it, every line is shown, and those that do not pass are dim."""
 
     def count(self) -> int:
         return len(self.window)
@@ -99,10 +103,27 @@ class Tail(LineView):
             if line is None:
                 return []
             row = event_row(decode(line), width, look)
+            if self.bright is not None and not self.bright(line):
+                row = [Segment(segment.text, look["faint"]) for segment in row]
             if len(self._rows) >= _CACHED:
                 self._rows.clear()
             self._rows[key] = row
         return row
+
+    def next_bright(self, step: int) -> bool:
+        """Go to the next (1) or previous (-1) line that passes. False when there is none."""
+        if self.bright is None:
+            self.action_row(step)
+            return True
+        index = self.cursor + step
+        while 0 <= index < self.count():
+            line = self.window.line(index)
+            if line is not None and self.bright(line):
+                self.following = False
+                self.move_to(index)
+                return True
+            index += step
+        return False
 
     def forget_rows(self) -> None:
         """Draw rows anew: colours or the zone of time changed."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 
-from flowdeck_devtools.core.bars import Kind, Piece, Stretch, TimeScale, draw, ticks
+from flowdeck_devtools.core.bars import Piece, TimeScale, draw, ticks
+from flowdeck_devtools.core.critical import critical_path
 from flowdeck_devtools.core.outline import Outline, OutlineRow
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.status import glyph
+from flowdeck_devtools.core.stretches import stretches
 from flowdeck_devtools.core.text import cells, clean, duration, fit
 from flowdeck_devtools.core.trace import Trace
-from flowdeck_devtools.tui.theme import BAR_ROLES, STATUS_ROLES, Look, reversed_style
+from flowdeck_devtools.tui.theme import STATUS_ROLES, Look, reversed_style
 from flowdeck_devtools.tui.widgets.lineview import LineView
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Waterfall"]
 
 DURATION_CELLS = 7
-MAX_STRETCHES = 64
 
 
 class Waterfall(LineView):
@@ -38,6 +40,8 @@ class Waterfall(LineView):
         self._zoom: tuple[int, int] | None = None
         self._at_key: str | None = None
         self._drawn = (-1, 0)
+        self._critical: set[int] | None = None
+        self._critical_for = (-1, 0.0, 0.0)
         self.can_focus = not preview
         self.show_cursor = not preview
 
@@ -189,6 +193,24 @@ class Waterfall(LineView):
                 self._zoom = None
         self.repaint()
 
+    def toggle_critical(self) -> bool:
+        """Let the critical path stand out, or not any more. True when it does now."""
+        self._critical = set() if self._critical is None else None
+        self._critical_for = (-1, 0.0, 0.0)
+        self.repaint()
+        return self._critical is not None
+
+    def _on_path(self) -> set[int] | None:
+        """The nodes of the critical path; found anew when the run changed, the dearer the more rarely."""
+        if self._critical is None or self.outline is None:
+            return None
+        version, at, cost = self._critical_for
+        now, trace = time.monotonic(), self.outline.trace
+        if version != trace.version and now - at >= cost * 20:
+            self._critical = {id(share.node) for share in critical_path(trace, self._clock.now_us())}
+            self._critical_for = (trace.version, now, time.monotonic() - now)
+        return self._critical
+
     @property
     def zoomed(self) -> bool:
         return self._zoom is not None
@@ -282,7 +304,11 @@ class Waterfall(LineView):
             words += [(f"{row.merged.title} ", "dim")]
         elif node.member is not None and node.role == "span":
             words.append((f"[{clean(node.member)}] ", "dim"))
-        words.append((node.name, "text" if node.role == "span" else "dim"))
+        path = self._on_path()
+        off = path is not None and id(node) not in path
+        words.append((node.name, "faint" if off else "accent" if path else "text" if node.role == "span" else "dim"))
+        if status == "propagated" and node is not self.outline_root:
+            words.append((" passed on", "faint"))
         if row.merged is not None or (node.role == "item" or node.member is not None):
             subject = (row.merged or node).subject
             if subject:
@@ -297,7 +323,7 @@ class Waterfall(LineView):
         return words
 
     def _bar(self, node: SpanNode, scale: TimeScale, status: str, look: Look) -> list[Segment]:
-        pieces = draw(scale, _stretches(node, status, self._clock.now_us()))
+        pieces = draw(scale, stretches(node, status, self._clock.now_us()))
         return [_segment(piece, look) for piece in pieces]
 
 
@@ -314,34 +340,3 @@ def _below(node: SpanNode, status: str) -> list[tuple[str, str]]:
         if number and inner != status:
             words.append((f" {glyph(inner)}{number}", STATUS_ROLES[inner]))
     return words
-
-
-def _stretches(node: SpanNode, status: str, now_us: int) -> list[Stretch]:
-    """The working and waiting times of a row, in order."""
-    if node.role != "span" or (not node.attempts and node.started_us is not None):
-        if node.started_us is None:
-            return []
-        end = node.ended_us if node.ended_us is not None else now_us
-        role = BAR_ROLES["failed"] if status == "failed" else BAR_ROLES["group"]
-        return [Stretch("line", node.started_us, end, role)]
-
-    # A run that holds others is a thin line, so that the work itself stands out.
-    kind: Kind = "line" if node.children else "bar"
-    found = [
-        Stretch(
-            kind,
-            attempt.started_us,
-            attempt.ended_us if attempt.ended_us is not None else now_us,
-            BAR_ROLES.get("propagated" if status == "propagated" else attempt.status, "bar-group"),
-        )
-        for attempt in node.attempts[-MAX_STRETCHES:]
-        if attempt.started_us is not None
-    ]
-    waits = node.waits[-MAX_STRETCHES:]
-    for wait in waits:
-        end = wait.end_us if wait.end_us is not None else now_us
-        worked = max((one.end_us for one in found if one.start_us <= wait.start_us), default=wait.start_us)
-        if end > worked:
-            found.append(Stretch("wait", max(wait.start_us, min(worked, end)), end, "waiting"))
-    found.sort(key=lambda one: one.start_us)
-    return found

@@ -1,0 +1,209 @@
+"""Evaluations as the Evals screen shows them: sessions, and the cases of one beside those of another."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowdeck_devtools.core.text import clean
+
+__all__ = ["ROUNDS_SQL", "SESSIONS_SQL", "Case", "Comparison", "EvalSession", "Round", "compare", "sessions_of"]
+
+SESSIONS_SQL = """
+SELECT s.session_id, s.suite, epoch_us(s.started_at), epoch_us(s.finished_at), s.verdict, s.git_sha, s.level,
+  s.baseline, coalesce(r.rounds, 0), coalesce(r.cases, 0), coalesce(r.good, 0), r.wall_ms
+FROM eval_sessions s LEFT JOIN (
+  SELECT session_id, count(*) AS rounds, count(DISTINCT case_id) AS cases, sum(wall_ms) AS wall_ms,
+    count(*) FILTER (state = 'passed') AS good
+  FROM eval_rounds GROUP BY session_id
+) r USING (session_id)
+ORDER BY s.started_at DESC NULLS LAST, s.session_id DESC LIMIT 500
+"""
+
+ROUNDS_SQL = """
+SELECT session_id, case_id, round, state, wall_ms, run_id, case_hash, error_type, error_message, record::VARCHAR
+FROM eval_rounds WHERE session_id IN (?, ?) ORDER BY case_id, round
+"""
+
+_SCORED = ("passed", "failed", "errored", "timed_out", "diverged")
+"""States that say something about the target; the others are the harness's or nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSession:
+    """One evaluation run. Times are microseconds since the epoch."""
+
+    id: str
+    suite: str = ""
+    started_us: int | None = None
+    finished_us: int | None = None
+    verdict: str = ""
+    git_sha: str = ""
+    level: str = ""
+    baseline: str = ""
+    rounds: int = 0
+    cases: int = 0
+    passed: int = 0
+    wall_ms: float | None = None
+
+    @property
+    def status(self) -> str:
+        """Its verdict, or that it has none: it runs, or was killed."""
+        return self.verdict or "no verdict"
+
+
+def sessions_of(rows: Iterable[Sequence[Any]]) -> list[EvalSession]:
+    """The sessions of the rows of :data:`SESSIONS_SQL`, the latest first."""
+
+    def text(value: object) -> str:
+        return clean(str(value)) if value is not None else ""
+
+    return [
+        EvalSession(
+            str(row[0]), text(row[1]), row[2], row[3], text(row[4]), text(row[5]), text(row[6]), text(row[7]),
+            int(row[8]), int(row[9]), int(row[10]), row[11],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One execution of one case."""
+
+    case: str
+    number: int
+    state: str
+    wall_ms: float | None = None
+    run_id: str | None = None
+    case_hash: str | None = None
+    error: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        found = self.record.get("checks")
+        return [check for check in found if isinstance(check, dict)] if isinstance(found, list) else []
+
+    @property
+    def failed_checks(self) -> list[str]:
+        """The checks that did not hold, or could not be made."""
+        return [
+            clean(str(check.get("name") or check.get("check") or "check"))
+            for check in self.checks
+            if check.get("ok") is False or check.get("passed") is False or check.get("error")
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case in both sessions. A rate is passed rounds of scored ones; ``None`` when none was scored."""
+
+    id: str
+    base: tuple[Round, ...] = ()
+    candidate: tuple[Round, ...] = ()
+
+    @property
+    def base_rate(self) -> float | None:
+        return _rate(self.base)
+
+    @property
+    def candidate_rate(self) -> float | None:
+        return _rate(self.candidate)
+
+    @property
+    def comparable(self) -> bool:
+        """Both have it and it was the same case: of another version only itself can be said."""
+        hashes = {one.case_hash for one in (*self.base, *self.candidate)}
+        return bool(self.base and self.candidate) and len(hashes) <= 1
+
+    @property
+    def delta(self) -> float | None:
+        base, candidate = self.base_rate, self.candidate_rate
+        return candidate - base if self.comparable and base is not None and candidate is not None else None
+
+    @property
+    def change(self) -> str:
+        """regressed, improved, same, changed (another version of the case), new or gone."""
+        if not self.base:
+            return "new"
+        if not self.candidate:
+            return "gone"
+        if not self.comparable:
+            return "changed"
+        delta = self.delta or 0.0
+        return "regressed" if delta < 0 else "improved" if delta > 0 else "same"
+
+
+def _rate(rounds: Sequence[Round]) -> float | None:
+    scored = [one for one in rounds if one.state in _SCORED]
+    return sum(one.state == "passed" for one in scored) / len(scored) if scored else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Cases, what changed most on top, and the mean change with its interval."""
+
+    cases: tuple[Case, ...]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    """Cases that could be compared."""
+
+    def count(self, change: str) -> int:
+        return sum(1 for case in self.cases if case.change == change)
+
+
+def compare(rows: Iterable[Sequence[Any]], base: str | None, candidate: str) -> Comparison:
+    """Put the rounds of two sessions side by side; without a base, show the candidate's alone.
+
+    The interval is the normal one over paired cases (mean ± 1.96 standard errors), which needs two cases; rounds of one
+    case are not independent, so they count as its rate.
+    """
+    found: dict[str, tuple[list[Round], list[Round]]] = {}
+    for session, case, number, state, wall_ms, run_id, case_hash, kind, said, record in rows:
+        parts = [clean(str(part)) for part in (kind, said) if part]
+        one = Round(
+            str(case),
+            int(number or 1),
+            str(state or "–"),
+            wall_ms,
+            run_id,
+            case_hash,
+            ": ".join(parts),
+            _record(record),
+        )
+        both = found.setdefault(one.case, ([], []))
+        if session == candidate:
+            both[1].append(one)
+        elif session == base:
+            both[0].append(one)
+    cases = [Case(name, tuple(old), tuple(new)) for name, (old, new) in found.items()]
+    order = {"regressed": 0, "new": 2, "changed": 3, "improved": 1, "same": 4, "gone": 5}
+    cases.sort(key=lambda case: (order[case.change] if base else 0, -abs(case.delta or 0.0), _weight(case), case.id))
+    deltas = [case.delta for case in cases if case.delta is not None]
+    if not deltas:
+        return Comparison(tuple(cases))
+    mean = sum(deltas) / len(deltas)
+    if len(deltas) < 2:
+        return Comparison(tuple(cases), mean, n=1)
+    variance = sum((one - mean) ** 2 for one in deltas) / (len(deltas) - 1)
+    margin = 1.96 * math.sqrt(variance / len(deltas))
+    return Comparison(tuple(cases), mean, mean - margin, mean + margin, len(deltas))
+
+
+def _weight(case: Case) -> float:
+    rate = case.candidate_rate
+    return rate if rate is not None else 2.0
+
+
+def _record(text: object) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
