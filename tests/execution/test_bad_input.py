@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.execution.support import Data, World, keep, turns
+from tests.execution.support import Data, World, keep, passes, turns
 
-from flowdeck.errors import EmitDepthExceeded
+from flowdeck.errors import EmitDepthExceeded, InterruptError
 from flowdeck.execution.core import EMIT_DEPTH_LIMIT
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 
@@ -262,3 +262,43 @@ async def test_an_emit_left_running_by_its_handler(world: World) -> None:
     assert await execution.async_close() == {"out": "left", "e": 1}
     await asyncio.gather(*tasks)
     sound(execution)
+
+
+@pytest.mark.parametrize("where", ["first", "later", "emitted", "condition", "member"])
+async def test_a_handler_that_lets_a_stop_iteration_out(world: World, where: str) -> None:
+    """``next()`` without a default fails its chunk like any error; no future takes a StopIteration."""
+
+    def out_of_items(data: Data) -> Any:
+        return next(iter([]))
+
+    async def emits(data: Data) -> None:
+        await data.async_emit("E")
+
+    flow = TriggerFlow(name="f")
+    if where == "condition":
+        flow.match().case(out_of_items).to(passes("hit")).end_match()
+    elif where == "emitted":
+        flow.to(emits)
+        flow.when("E").to(("bad", out_of_items))
+    elif where == "member":
+        flow.to(passes("items", lambda value: [1, 2])).for_each().to(("bad", out_of_items)).end_for_each()
+    else:
+        flow.to(passes("one")).to(("bad", out_of_items)) if where == "later" else flow.to(("bad", out_of_items))
+        flow.to(passes("beside"))
+
+    execution = world.execution(flow)
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match=r"raised StopIteration: give next\(\) a default") as caught:
+            await execution.async_start()
+
+    assert isinstance(caught.value.__cause__, StopIteration)
+    assert execution.get_status() == "failed"
+    await execution.async_close()
+
+
+async def test_an_interrupt_id_that_is_no_text(world: World) -> None:
+    """A lone surrogate could be written nowhere."""
+    flow = TriggerFlow(name="f")
+    flow.to(("ask", lambda data: data.pause_for(interrupt_id="\ud83d")))
+    with pytest.raises(InterruptError, match="interrupt_id=.*expected a text"):
+        await world.execution(flow).async_start()

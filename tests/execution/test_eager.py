@@ -12,11 +12,19 @@ from typing import Any
 import anyio
 import pytest
 
+from flowdeck.execution import eager
 from flowdeck.execution.eager import start_now
+from flowdeck.triggerflow import TriggerFlow
 
 pytestmark = pytest.mark.anyio
 
 mark: ContextVar[str] = ContextVar("mark", default="outside")
+
+
+@pytest.fixture(autouse=True)
+def _a_fresh_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many branches other tests have started decides nothing here."""
+    monkeypatch.setattr(eager._local, "left", eager._TURNS)
 
 
 def start(branch: Any) -> None:
@@ -35,6 +43,26 @@ async def test_a_branch_that_never_suspends_has_ended_when_the_call_returns() ->
     start(branch())
     assert len(seen) == 2 and seen[0] is not asyncio.current_task() and asyncio.current_task() is not None
     assert mark.get() == "outside"
+
+
+async def test_only_a_branch_that_works_is_a_task_of_the_loop() -> None:
+    """A program that awaits ``asyncio.all_tasks()`` before it ends does not wait for an idle host."""
+    go = asyncio.Event()
+
+    async def branch(wait: bool) -> None:
+        if wait:
+            await go.wait()
+
+    before = asyncio.all_tasks()
+    start(branch(False))
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    start(branch(True))
+    (working,) = asyncio.all_tasks() - before
+    assert "flowdeck branch" in repr(working)
+    go.set()
+    await asyncio.wait_for(working, 5)
+    assert asyncio.all_tasks() == before
 
 
 async def test_the_current_task_is_the_same_from_the_first_instruction_to_the_last() -> None:
@@ -155,3 +183,28 @@ def test_a_host_outlives_its_loop_without_a_word(caplog: pytest.LogCaptureFixtur
             gc.collect()
 
     assert "destroyed" not in caplog.text, sys.version
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager task factories came with Python 3.12")
+async def test_a_flow_runs_on_a_loop_with_an_eager_task_factory() -> None:
+    """Branches that cause branches do not recurse through the factory, and none is lost."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    try:
+        flow = TriggerFlow(name="f")
+
+        def again(data: Any) -> None:
+            if data.input < 2_000:
+                data.emit_nowait("Again", data.input + 1)
+            else:
+                data.set_state("deep", data.input)
+
+        flow.when("Again").to(again)
+        flow.to(("first", lambda data: data.emit_nowait("Again", 0)))
+        flow.to(("list", lambda data: list(range(2_000)))).for_each().to(
+            ("each", lambda data: data.input)
+        ).end_for_each().to(("count", lambda data: data.set_state("count", len(data.input))))
+        async with asyncio.timeout(20):
+            assert await flow.async_start() == {"deep": 2_000, "count": 2_000}
+    finally:
+        loop.set_task_factory(None)

@@ -455,3 +455,83 @@ def test_any_value_comes_through(value: Any) -> None:
         assert await fresh.async_close() == {"k": value, "answer": value}
 
     asyncio.run(main())
+
+
+@api
+async def test_a_migration_makes_an_older_state_fit(world: World) -> None:
+    """load() asks @flow.migrate, a function from dict to dict, when the definition has lost a step."""
+    flow, renamed = TriggerFlow(name="f"), TriggerFlow(name="f")
+    flow.to(ask("old")).to(keep("out"))
+    renamed.to(ask("new")).to(keep("out"))
+    execution = world.execution(flow)
+    await execution.async_start()
+    saved = execution.save()
+    with pytest.raises(SnapshotError, match=r"lost operators.*old.*@flow\.migrate"):
+        world.execution(renamed).load(saved)
+
+    @renamed.migrate
+    def rename(state: dict[str, Any]) -> dict[str, Any]:
+        core = state["core"]
+        return {**state, "core": {**core, "ops": ["new" if key == "old" else key for key in core["ops"]]}}
+
+    fresh = world.execution(renamed).load(json.dumps(saved))
+    await fresh.async_continue_with(next(iter(fresh.get_pending_interrupts())), 1)
+    assert await fresh.async_close() == {"out": 1}
+
+    broken = TriggerFlow(name="f")
+    broken.to(ask("newer"))
+    broken.migrate(lambda state: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(SnapshotError, match="must return a dict, the state; it returned NoneType"):
+        world.execution(broken).load(saved)
+
+    broken.migrations[:] = [lambda state: {**state, "core": {**state["core"], "ops": ["newer"], "tasks": [[1]]}}]
+    with pytest.raises(SnapshotError, match=r"does not hold together \(IndexError"):
+        world.execution(broken).load(saved)
+
+    await execution.async_close(pending_interrupts="cancel")
+
+
+@api
+async def test_texts_and_orders_survive_files(world: World, tmp_path: Path) -> None:
+    """Every text, and the order of a dict's keys, comes back from a file of any name."""
+    flow = TriggerFlow(name="f")
+    flow.to(ask())
+    value = {"z": "a\x85b\u2028c", "a": "12:30:45", "=": "<<", "n": "null", "lone": "\ud800", "nul": "\x00", "é": "中"}
+    execution = world.execution(flow)
+    await execution.async_start(value)
+    await execution.async_set_state("v", value)
+    for name in ("run.json", "run.yaml", "run.state", "run"):
+        execution.save(tmp_path / name)
+        for path in (tmp_path / name, str(tmp_path / name)):
+            fresh = world.execution(flow).load(path)
+            assert list(fresh.get_state("v").items()) == list(value.items()), name
+
+    (tmp_path / "note.json").write_text('"hello"', encoding="utf-8")
+    with pytest.raises(SnapshotError, match=r"note\.json: a saved execution is expected"):
+        world.execution(flow).load(tmp_path / "note.json")
+
+    with pytest.raises(SnapshotError, match="'hello' is no file here"):
+        world.execution(flow).load("hello")
+
+    await execution.async_close(pending_interrupts="cancel")
+
+
+@api
+async def test_a_value_too_deep_to_load_is_not_saved(world: World) -> None:
+    """Nesting is refused by save(), with the operator's name, not by the load() of another process."""
+    flow = TriggerFlow(name="f")
+    flow.to(("deep", lambda data: data.pause_for()))
+    fits: Any = "x]"
+    for _ in range(190):
+        fits = [fits]
+
+    for value, ok in ((fits, True), ([fits] * 3, True), ([[[[[[[[[[[[fits]]]]]]]]]]]], False)):
+        execution = world.execution(flow)
+        await execution.async_start(value)
+        if ok:
+            world.execution(flow).load(json.dumps(execution.save()))
+        else:
+            with pytest.raises(UnencodableValue, match="at deep.*more than 200 deep"):
+                execution.save()
+
+        await execution.async_close(pending_interrupts="cancel")

@@ -274,3 +274,16 @@ async def test_a_bounded_stream_says_what_it_let_go(world: World) -> None:
     first, *rest = [i async for i in execution.get_async_runtime_stream(timeout=None)]
     assert first == {"type": "stream", "action": "gap", "missed": rest[0]}
     assert rest == list(range(rest[0], 25))
+
+
+async def test_a_synchronous_reader_on_the_executions_own_loop(world: World) -> None:
+    """It would wait for itself, so it is refused with the mend; what has ended can be read."""
+    flow = TriggerFlow(name="f")
+    flow.to(("put", lambda data: data.put("item")))
+    execution = world.execution(flow)
+    await execution.async_start()
+    with pytest.raises(RuntimeError, match="async for with get_async_runtime_stream"):
+        list(execution.get_runtime_stream())
+
+    await execution.async_close()
+    assert list(execution.get_runtime_stream()) == ["item"]

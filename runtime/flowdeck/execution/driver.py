@@ -22,7 +22,7 @@ from flowdeck.errors import HandlerDiverged, HandlerFailed, InterruptError
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.core import Core
 from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
-from flowdeck.execution.eager import start_now
+from flowdeck.execution.eager import schedule, start_now
 from flowdeck.execution.interventions_dispatch import admit
 from flowdeck.execution.observation import SOURCE, FlowEvents
 from flowdeck.execution.routing import RESOLVED
@@ -229,7 +229,7 @@ class Driver:
         self._live += 1
         # The loop refers to a task until its first step, `_by_record` from then on: no done-callback is needed,
         # which would cost a turn of the loop for every branch.
-        loop.create_task(self._branch(task), context=self._context.copy())
+        schedule(self._branch(task), loop, self._context.copy())
 
     def _spawn_now(self, task: Task) -> None:
         """The execution is at rest and one branch begins: it runs within the call that caused it."""

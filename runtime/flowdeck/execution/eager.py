@@ -21,7 +21,7 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, Final
 
-__all__ = ["start_now"]
+__all__ = ["schedule", "start_now"]
 
 _TURNS: Final = 64
 """So many branches may start without a turn of the loop; then others get theirs."""
@@ -90,6 +90,21 @@ class _Local(threading.local):
 _local = _Local()
 
 
+def schedule(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context) -> None:
+    """Run ``branch`` as a task of ``loop``, from its next turn on.
+
+    A task factory may be eager and would run it here, where a recursion of branches became one of the interpreter.
+    """
+    if loop.get_task_factory() is None:
+        loop.create_task(branch, context=context)
+    else:
+        loop.call_soon(_create, branch, loop, context)
+
+
+def _create(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context) -> None:
+    loop.create_task(branch, context=context)
+
+
 def start_now(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context) -> None:
     """Run ``branch`` as a task of ``loop``, up to its first suspension.
 
@@ -101,7 +116,7 @@ def start_now(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
     local.left -= 1
     if local.inside or local.left < 0 or loop.get_task_factory() is not None:
         local.left = _TURNS
-        loop.create_task(branch, context=context)
+        schedule(branch, loop, context)
         return
 
     host, task = local.host, local.task

@@ -13,7 +13,7 @@ from flowdeck.execution.base import ExecutionBase
 from flowdeck.execution.data import PauseSignal
 from flowdeck.execution.schema import check_value, schema_of
 from flowdeck.execution.state import Interrupt, Task
-from flowdeck.execution.values import copy_value
+from flowdeck.execution.values import copy_value, is_clean
 
 __all__ = ["InterruptMixin"]
 
@@ -367,7 +367,7 @@ def _checked(options: Mapping[str, Any], now_us: int) -> dict[str, Any]:
     if not isinstance(kind, str) or not kind:
         raise InterruptError(f"pause_for(type={kind!r}): expected a text")
 
-    if interrupt_id is not None and (not isinstance(interrupt_id, str) or not interrupt_id):
+    if interrupt_id is not None and not (isinstance(interrupt_id, str) and interrupt_id and is_clean(interrupt_id)):
         raise InterruptError(f"{where}: interrupt_id={interrupt_id!r}: expected a text")
 
     if expires_in is not None and (

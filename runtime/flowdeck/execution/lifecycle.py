@@ -315,6 +315,9 @@ class LifecycleMixin(FramesMixin):
                 await self._driver.idle(besides)
         except TimeoutError:
             count = self._driver.live - besides
+            if count <= 0:
+                return  # the last of it ended in the turn in which the time was up
+
             self._warn(f"close() cancels {count} piece(s) of work still running after {timeout} s")
             payload = {"pending_task_count": count, "timeout": timeout}
             self._emit_event(self._events.pending_tasks_cancelled, payload)

@@ -251,16 +251,22 @@ def load_core(core: Core, state: dict[str, Any]) -> None:
         core.queue = deque(queue)
 
 
+def _lost_ops(core: Core, state: dict[str, Any]) -> list[str]:
+    """Return the operators the run stands in and the definition does not have."""
+    keys: list[str] = state["ops"]
+    used = {task[2] for task in state["tasks"]} | {join[1] for join in state.get("joins", ())}
+    used |= {gate[0] for gate in state.get("gates", ())}
+    return sorted(key for key in {keys[i] for i in used} if key not in core.plan.by_key)
+
+
 def _remap_ops(core: Core, state: dict[str, Any]) -> dict[int, int]:
     keys: list[str] = state["ops"]
     remap = {i: core.plan.by_key[key].index for i, key in enumerate(keys) if key in core.plan.by_key}
-    used = {task[2] for task in state["tasks"]} | {join[1] for join in state.get("joins", ())}
-    used |= {gate[0] for gate in state.get("gates", ())}
-    missing = sorted(keys[i] for i in used if i not in remap)
+    missing = _lost_ops(core, state)
     if missing:
         raise SnapshotError(
             f"the definition of flow {core.plan.flow_name!r} has lost operators the saved run stands in: "
-            f"{', '.join(missing)}. Bring them back under the same names, or migrate the state."
+            f"{', '.join(missing)}. Bring them back under the same names, or register a migration with @flow.migrate."
         )
 
     return remap
@@ -336,6 +342,7 @@ def load_state(
     saved = _read(state, encoding)
     if not trusted:
         _check(saved)
+        saved = _migrated(execution, saved)
 
     missing = [key for key in saved["resource_keys"] if key not in execution._resources]
     if missing and resources_needed:
@@ -347,7 +354,15 @@ def load_state(
     core = execution._core
     core.execution_id = saved["execution_id"]
     with _uncollected(len(saved["core"]["tasks"])):
-        load_core(core, saved["core"])
+        try:
+            load_core(core, saved["core"])
+        except SnapshotError:
+            raise
+        except (LookupError, TypeError, ValueError) as exc:
+            raise SnapshotError(
+                f"the saved state of {saved['execution_id']} does not hold together ({type(exc).__name__}: {exc}); "
+                "was it changed by hand, or by a migration?"
+            ) from exc
 
     core.data = decode(saved["runtime_data"])
     execution._flow_data.restore(decode(saved.get("flow_data", {})))
@@ -366,9 +381,24 @@ def load_state(
         execution._driver.closed = True
 
 
+def _migrated(execution: TriggerFlowExecution, saved: dict[str, Any]) -> dict[str, Any]:
+    """Let the flow's migrations bring up a state that stands in operators the definition does not have any more."""
+    flow, core = execution._definition, execution._core
+    for migration in flow.migrations if flow is not None else ():
+        if not _lost_ops(core, saved["core"]):
+            break
+
+        saved = migration(saved)
+        if not isinstance(saved, dict):
+            name = getattr(migration, "__name__", repr(migration))
+            raise SnapshotError(f"migration {name!r} must return a dict, the state; it returned {type(saved).__name__}")
+
+    return saved
+
+
 def _check(saved: dict[str, Any]) -> None:
     found = saved.get("format")
-    if not isinstance(found, int):
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise SnapshotError("this is no saved execution: it has no 'format'")
 
     if found > FORMAT:
@@ -392,9 +422,12 @@ def _digest(state: dict[str, Any]) -> str:
 def _write(state: dict[str, Any], path: Path, encoding: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".yaml", ".yml"):
-        text = _yaml().safe_dump(state, allow_unicode=True, sort_keys=False)
+        # YAML reads an unescaped NEL, inside a text too, as the end of a line.
+        readable = b"\xc2\x85" not in _encoder.encode(state)
+        text = _yaml().safe_dump(state, allow_unicode=readable, sort_keys=False)
     else:
-        text = msgspec.json.format(_encoder.encode(state), indent=1).decode()
+        # In the order they came: sorted, the user's own dicts would come back in another order.
+        text = msgspec.json.format(msgspec.json.encode(state), indent=1).decode()
 
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(text, encoding=encoding)
@@ -402,26 +435,37 @@ def _write(state: dict[str, Any], path: Path, encoding: str) -> None:
 
 
 def _read(state: Any, encoding: str) -> dict[str, Any]:
+    source = ""
     if isinstance(state, Path) or (isinstance(state, str) and "\n" not in state and len(state) < 4096):
         path = Path(state)
-        if path.suffix in (".json", ".yaml", ".yml"):
-            state = path.read_text(encoding=encoding)
-        elif isinstance(state, Path):
-            raise SnapshotError(f"{path}: expected a .json, .yaml or .yml file")
+        if isinstance(state, Path) or path.suffix in (".json", ".yaml", ".yml") or _is_file(path):
+            state, source = path.read_text(encoding=encoding), f"{path}: "
 
     if isinstance(state, str):
+        text = state
         try:
             state = msgspec.json.decode(state)
         except msgspec.DecodeError:
             try:
                 state = _yaml().safe_load(state)
             except Exception as exc:
-                raise SnapshotError(f"the saved state is neither JSON nor YAML: {exc}") from exc
+                raise SnapshotError(f"{source}the saved state is neither JSON nor YAML: {exc}") from exc
+
+        if not isinstance(state, dict):
+            named = source or f"{text[:80]!r} is no file here; "
+            raise SnapshotError(f"{named}a saved execution is expected, a path to one, or its JSON or YAML text")
 
     if not isinstance(state, dict):
         raise TypeError(f"load() takes a dict, a path, or JSON or YAML text; got {type(state).__name__}")
 
     return state
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text, far too long for a name
+        return False
 
 
 def _yaml() -> Any:

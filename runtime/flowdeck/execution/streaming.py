@@ -129,7 +129,19 @@ class StreamMixin(LifecycleMixin):
             self._on_idle()
 
     def get_runtime_stream(self, initial_value: Any = None, *, timeout: float | None = 10.0) -> Iterator[Any]:
-        """Synchronous twin of :meth:`get_async_runtime_stream`, on a helper thread."""
+        """Synchronous twin of :meth:`get_async_runtime_stream`, on a helper thread.
+
+        Raises:
+            RuntimeError: it is iterated on the event loop the execution works on, and would wait for itself.
+        """
+        home = self._driver.loop
+        working = home is not None and home.is_running() and not self._stream.closed
+        if working and threading.get_ident() == self._thread:
+            raise RuntimeError(
+                "a synchronous reader cannot wait on the event loop the execution works on; "
+                "use async for with get_async_runtime_stream()"
+            )
+
         items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
         async def pump() -> None:
@@ -138,7 +150,7 @@ class StreamMixin(LifecycleMixin):
 
         def work() -> None:
             try:
-                loop = self._driver.loop
+                loop = self._driver.loop if not self._stream.closed else None
                 if loop is not None and loop.is_running():
                     asyncio.run_coroutine_threadsafe(pump(), loop).result()
                 else:

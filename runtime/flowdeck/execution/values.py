@@ -23,7 +23,18 @@ import msgspec
 
 from flowdeck.errors import SnapshotError, UnencodableValue
 
-__all__ = ["append", "assign", "copy_loosely", "copy_value", "decode", "delete", "encode", "lookup", "register_type"]
+__all__ = [
+    "append",
+    "assign",
+    "copy_loosely",
+    "copy_value",
+    "decode",
+    "delete",
+    "encode",
+    "is_clean",
+    "lookup",
+    "register_type",
+]
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _IMMUTABLE: Final = frozenset({bytes, datetime, date, time, timedelta, Decimal, UUID}) | _SCALARS
@@ -174,7 +185,7 @@ def _encode(value: Any, path: str, depth: int) -> Any:
     if kind is str:
         return (
             value
-            if _is_clean(value)
+            if is_clean(value)
             else _tagged("str", base64.b64encode(value.encode(errors="surrogatepass")).decode())
         )
 
@@ -204,7 +215,7 @@ def _encode(value: Any, path: str, depth: int) -> Any:
 
 
 def _encode_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
-    if _TAG not in value and all(type(k) is str and _is_clean(k) for k in value):
+    if _TAG not in value and all(type(k) is str and is_clean(k) for k in value):
         return {k: _encode(v, f"{path}.{k}" if path else k, depth + 1) for k, v in value.items()}
 
     pairs = [[_encode(k, path, depth + 1), _encode(v, f"{path}.{k!r}", depth + 1)] for k, v in value.items()]
@@ -315,7 +326,8 @@ def _tagged(tag: str, body: Any) -> dict[str, Any]:
     return {_TAG: tag, "v": body}
 
 
-def _is_clean(text: str) -> bool:
+def is_clean(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8: it has no lone surrogates."""
     if text.isascii():
         return True
 
