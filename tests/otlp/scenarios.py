@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,7 @@ class Line(NamedTuple):
 def play(scenario: str, folder: Path) -> list[Line]:
     """Run a scenario in processes of its own and return what they journaled, in order."""
     store = folder / scenario / "store"
+    shutil.rmtree(store.parent, ignore_errors=True)  # of an attempt that failed
     store.parent.mkdir(parents=True)
     for number, name in enumerate(PROCESSES[scenario]):
         process = subprocess.Popen(

@@ -74,6 +74,9 @@ def test_a_run_and_a_period_can_be_exported_once_more(tmp_path: Path) -> None:
         assert flowdeck(tmp_path, "export", "otlp", "--since", "1h", *url).stdout.startswith("16 spans")
         assert flowdeck(tmp_path, "export", "otlp", "--since", "2031-01-01", *url).stdout.startswith("0 spans")
 
+        unknown = flowdeck(tmp_path, "export", "otlp", "--run", "audit-99", *url)
+        assert (unknown.returncode, "there is no run or execution audit-99" in unknown.stderr) == (2, True)
+
     assert sorted(receiver.copies().values()) == [1] * 12 + [2] * 4
 
 
@@ -153,9 +156,19 @@ def test_run_exports_when_asked(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert sorted(span.name for span in receiver.spans) == ["invoke_workflow greet"] * 2 + ["step hello"] * 2
 
+    (tmp_path / "flows.py").write_text(FLOW.replace('f"hello {data.input}"', "1 / 0"))
+    failed = flowdeck(tmp_path, "run", "flows:greet", "--otlp-endpoint", "http://127.0.0.1:9")
+    assert failed.returncode == 1
+    assert "they wait in the store: flowdeck export otlp" in failed.stderr, failed.stderr
+    assert "ZeroDivisionError" in failed.stderr
+    (tmp_path / "flows.py").write_text(FLOW)
+    nowhere = shell(tmp_path, "run", "flows:greet", "--otlp", OTEL_EXPORTER_OTLP_ENDPOINT="ht!tp:/x y")
+    assert nowhere.returncode == 0
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=" in nowhere.stderr
+    assert "is no URL: nothing is sent there" in nowhere.stderr
     with http_receiver() as other:
         shell(tmp_path, "run", "flows:greet", FLOWDECK_SINKS="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=other.url)
-        assert len(other.spans) == 2
+        assert len(other.spans) == 2 + 4  # those of the two runs before had waited in the store
 
 
 def test_doctor_tries_the_collector(tmp_path: Path) -> None:
@@ -170,6 +183,12 @@ def test_doctor_tries_the_collector(tmp_path: Path) -> None:
     with http_receiver(lambda path, message: Answer(403)) as receiver:
         keyless = flowdeck(tmp_path, "doctor", "--endpoint", receiver.url)
         assert (keyless.returncode, "OTEL_EXPORTER_OTLP_HEADERS" in keyless.stdout) == (1, True)
+
+    with http_receiver() as receiver:
+        path = flowdeck(tmp_path, "doctor", "--endpoint", f"{receiver.url}/elsewhere")
+        assert path.returncode == 1
+        assert "base URL" in path.stdout
+        assert "takes none" not in path.stdout
 
     gone = flowdeck(tmp_path, "doctor", "--endpoint", "http://127.0.0.1:9")
     assert (gone.returncode, "Connection refused" in gone.stdout) == (1, True)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ from tests.otlp.story import memory_sink
 from flowdeck import TriggerFlow
 from flowdeck._runtime import Runtime
 from flowdeck.events.lineage import run_context
+from flowdeck.execution.ports import VirtualClock
 from flowdeck.execution.services import use_services
 from flowdeck_sinks.otlp.ids import span_id_of, trace_id_of
 from flowdeck_sinks.otlp.settings import OtlpSettings
@@ -209,6 +211,40 @@ def test_the_traceparent_rides_in_the_snapshot() -> None:
     assert [span.parent_span_id.hex() for span in roots] == ["b7ad6b7169203331"]
 
 
+def test_after_a_very_long_wait_calls_go_to_the_new_trace() -> None:
+    """What a handler calls after an answer that took over a day is in the trace its step is in."""
+    flow = TriggerFlow(name="long")
+    seen: list[SpanContext] = []
+
+    async def ask(data: Any) -> Any:
+        seen.append(trace.get_current_span().get_span_context())
+        return await data.async_pause_for(type="approval", payload={}, resume_to="next")
+
+    flow.to(("ask", ask)).to(("use", lambda data: seen.append(trace.get_current_span().get_span_context())))
+
+    async def begin() -> dict[str, Any]:
+        execution = flow.create_execution(auto_close=False)
+        await execution.async_start(1)
+        return json.loads(json.dumps(execution.save()))
+
+    async def resume(state: dict[str, Any]) -> None:
+        execution = flow.create_execution(auto_close=False)
+        execution.load(state)
+        await execution.async_continue_with(next(iter(execution.get_pending_interrupts())), "yes")
+        await execution.async_close()
+
+    with exported() as (runtime, receiver):
+        runtime.services.clock = VirtualClock(time.time_ns() // 1000 - 25 * 3_600_000_000)
+        state = asyncio.run(begin())
+
+    with exported() as (runtime, receiver):
+        asyncio.run(resume(state))
+
+    step = by_name(receiver)["step use"]
+    assert (step.trace_id, step.span_id) == (seen[1].trace_id.to_bytes(16, "big"), seen[1].span_id.to_bytes(8, "big"))
+    assert seen[0].trace_id != seen[1].trace_id
+
+
 def test_ids_can_be_computed_by_whoever_knows_the_run() -> None:
     """Trace and span ids are hashes of the runs' ids."""
     flow = TriggerFlow(name="work")
@@ -226,6 +262,34 @@ def test_ids_can_be_computed_by_whoever_knows_the_run() -> None:
     step = by_name(receiver)["step a"]
     assert int.from_bytes(step.span_id, "big") == span_id_of(runs[0].run_id)
     assert int.from_bytes(step.trace_id, "big") == trace_id_of(runs[0].root_run_id)
+
+
+def test_an_action_loop_shows_each_call_once() -> None:
+    """A real loop gives one execute_tool span a call, below the loop's own, and none for the tool.* twins."""
+    with exported() as (runtime, receiver):
+
+        @runtime.actions.action_func
+        async def look(order: str) -> dict[str, Any]:
+            """Look an order up."""
+            return {"order": order}
+
+        def plan(context: dict[str, Any], request: dict[str, Any]) -> Any:
+            if len(context["records"]) < 2:
+                return [{"action_id": "look", "action_input": {"order": f"o-{len(context['records'])}"}}]
+
+            return {"next_action": "response"}
+
+        async def go() -> Any:
+            return await runtime.actions.create_loop(plan, max_rounds=4).create_execution().async_start("o")
+
+        state = asyncio.run(go())
+
+    assert [record["status"] for record in state["records"]] == ["success", "success"]
+    tools = [span for span in receiver.spans if span.name.startswith("execute_tool")]
+    loop = next(span for span in receiver.spans if span.name.startswith("action_loop"))
+    assert [span.name for span in tools] == ["execute_tool look"] * 2
+    assert {span.parent_span_id for span in tools} == {loop.span_id}
+    assert set(receiver.copies().values()) == {1}
 
 
 def test_without_the_sink_nothing_of_it_is_loaded() -> None:

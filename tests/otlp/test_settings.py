@@ -114,6 +114,8 @@ def test_files_and_compression_per_signal() -> None:
         {"OTEL_BSP_SCHEDULE_DELAY": "soon"},
         {"OTEL_TRACES_SAMPLER": "sometimes"},
         {"FLOWDECK_OTLP_MODE": "fast"},
+        {"OTEL_BLRP_SCHEDULE_DELAY": "soon"},
+        {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"},
     ],
 )
 def test_a_bad_variable_is_a_sentence_and_never_an_error(variables: dict[str, str]) -> None:
@@ -121,6 +123,15 @@ def test_a_bad_variable_is_a_sentence_and_never_an_error(variables: dict[str, st
     problems = read(**variables).problems
     assert problems
     assert next(iter(variables)) in problems[0]
+
+
+def test_log_records_have_batches_of_their_own() -> None:
+    """OTEL_BLRP_* is for log records, which otherwise share what OTEL_BSP_* says."""
+    shared = read(OTEL_BSP_MAX_EXPORT_BATCH_SIZE="7", OTEL_BSP_MAX_QUEUE_SIZE="9", OTEL_BSP_SCHEDULE_DELAY="500")
+    own = read(OTEL_BLRP_MAX_EXPORT_BATCH_SIZE="3", OTEL_BLRP_MAX_QUEUE_SIZE="5", OTEL_BLRP_SCHEDULE_DELAY="200")
+    assert (shared.batch_items_of("logs"), shared.queue_items_of("logs"), shared.delay_of("logs")) == (7, 9, 0.5)
+    assert (own.batch_items_of("logs"), own.queue_items_of("logs"), own.delay_of("logs")) == (3, 5, 0.2)
+    assert (own.batch_items_of("traces"), own.queue_items_of("traces"), own.delay_of("traces")) == (2048, 0, 1.0)
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "ftp://x", "http://", "http://host:port"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.otlp.hand import Clock, Hand, feed, said, wait_lines
 from tests.otlp.scenarios import check_invariants, make_mapper, tree
 
 from flowdeck.events import RunContext
 from flowdeck_sinks.otlp.ids import span_id_of, trace_id_of
-from flowdeck_sinks.otlp.reading import event_of
+from flowdeck_sinks.otlp.reading import decode_event, event_of
 
 
 def test_a_very_long_wait_begins_a_linked_trace() -> None:
@@ -27,6 +29,25 @@ def test_a_very_long_wait_begins_a_linked_trace() -> None:
     assert link.context.span_id == span_id_of("R")
     assert dict(link.attributes or {}) == {"flow.link.kind": "previous_trace"}
     assert len({span.context.trace_id for span in feed(make_mapper(), wait_lines(23)) if span.context}) == 1
+
+
+def test_the_trace_before_a_long_wait_names_who_took_the_answer() -> None:
+    """The first root's process is the same exported at once or read back after another process went on."""
+    rows = wait_lines(25)
+    rows[-1] = {**rows[-1], "meta": {"epoch": 2, "seq": 9}}
+    lines = [(json.dumps(row).encode(), "w2" if row is rows[-1] else "w1") for row in rows]
+    clock = Clock()
+    live, later = make_mapper(clock=clock), make_mapper()
+    at_once, read_back = [], []
+    for line, writer in lines:
+        clock.now += 3.0
+        at_once += live.due() + live.feed(decode_event(line), writer)
+        read_back += later.feed(decode_event(line), writer)
+
+    for spans in (at_once + live.flush_incomplete(), read_back + later.flush_incomplete()):
+        roots = {span.context.trace_id: span for span in spans if span.parent is None and span.context is not None}
+        assert roots[trace_id_of("R")].resource.attributes["service.instance.id"] == "w1"
+        assert roots[trace_id_of("R", 1)].resource.attributes["service.instance.id"] == "w2"
 
 
 def test_a_recovered_execution_closes_what_its_dead_process_left() -> None:

@@ -306,6 +306,52 @@ def test_the_metadata_of_merged_files_is_only_a_copy(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM _unfinished").fetchone() == (0,)
 
 
+def test_a_truncated_file_does_not_stop_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A Parquet file that lost its end is left out, said once, and its neighbours are read."""
+    layout = tale(tmp_path / "store")
+    publish(layout, timing=AT_ONCE)
+    publish(layout, timing=AT_ONCE)
+    parts = sorted(path for path in layout.parts.glob("*.parquet") if path.name != "_.parquet")
+    assert len(parts) > 1
+    whole = parts[0].read_bytes()
+    lost = duckdb.sql(f"SELECT count(*) FROM read_parquet('{parts[0]}')").fetchall()[0][0]
+    parts[0].write_bytes(whole[: len(whole) // 2])
+    with connect(layout.root) as connection:
+        ((rest,),) = connection.execute("SELECT count(*) FROM events").fetchall()
+        connection.execute("FROM runs").fetchall()
+        assert caplog.text.count("not a whole Parquet file") == 1
+        parts[0].write_bytes(whole)
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (rest + lost,)
+
+
+def test_a_deleted_part_is_only_missing(tmp_path: Path) -> None:
+    """Events of a file somebody deleted are gone, and that is all: the open connection goes on."""
+    layout = tale(tmp_path / "store")
+    publish(layout, timing=AT_ONCE)
+    publish(layout, timing=AT_ONCE)
+    with connect(layout.root) as connection:
+        ((before,),) = connection.execute("SELECT count(*) FROM events").fetchall()
+        max(layout.parts.glob("0*.parquet")).unlink()
+        ((after,),) = connection.execute("SELECT count(*) FROM events").fetchall()
+        assert 0 < after < before
+        assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] >= 1
+
+
+def test_files_of_an_older_library_are_read(tmp_path: Path) -> None:
+    """Columns that a Parquet file does not have yet are NULL, beside files that have them."""
+    layout = tale(tmp_path / "store")
+    publish(layout, timing=AT_ONCE)
+    publish(layout, timing=AT_ONCE)
+    part = min(layout.parts.glob("0*.parquet"))
+    older = part.with_name("older.tmp")
+    duckdb.sql(f"COPY (SELECT * EXCLUDE (model, task_id) FROM read_parquet('{part}')) TO '{older}' (FORMAT parquet)")
+    older.rename(part)
+    with connect(layout.root) as connection:
+        counts = connection.execute("SELECT count(*), count(task_id), count(model) FROM events").fetchone()
+        assert counts[0] > counts[1] > counts[2] == 0
+        assert len(connection.execute("FROM runs").fetchall()) == 3
+
+
 needs_arrow = pytest.mark.skipif(
     not importlib.util.find_spec("pyarrow"), reason="pyarrow is not installed: pip install 'flowdeck[arrow]'"
 )

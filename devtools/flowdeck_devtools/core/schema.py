@@ -79,7 +79,7 @@ def form_of(schema: object) -> FormSpec:
     title, description = _str(resolved.get("title")), _str(resolved.get("description"))
     if isinstance(properties, dict) and properties and len(properties) <= MAX_FIELDS:
         listed = resolved.get("required")
-        required = set(listed) if isinstance(listed, list) else set()
+        required = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
         fields, extra = [], {}
         for name, part in properties.items():
             part = part if isinstance(part, dict) else {}

@@ -281,7 +281,7 @@ class SpanBuilder:
             name=span_name(run, KINDS.get(run.kind)),
             context=SpanContext(trace_id, span_id, False, flags),
             parent=parent,
-            resource=self.resource_of(run.writer),
+            resource=self.resource_of(trace.break_writers.get(trace.breaks[generation][0], run.writer)),
             attributes=attributes,
             links=links,
             status=_UNSET,

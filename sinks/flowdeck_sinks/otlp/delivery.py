@@ -177,10 +177,11 @@ class Lane:
 
     def put(self, items: Sequence[Item]) -> None:
         """Line up items, in batches within the limits of count and bytes."""
+        limit = self._settings.batch_items_of(self.signal)
         start = size = 0
         for index, item in enumerate(items):
             size += len(item.data) + ITEM_OVERHEAD
-            if index > start and (index - start >= self._settings.batch_items or size > self._settings.batch_bytes):
+            if index > start and (index - start >= limit or size > self._settings.batch_bytes):
                 self.batches.append(Batch(items[start:index], count=index - start))
                 start, size = index, len(item.data) + ITEM_OVERHEAD
 

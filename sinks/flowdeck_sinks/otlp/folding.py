@@ -202,6 +202,7 @@ def fold_flow(trace: TraceState, state: RunState, event: Event, event_type: str,
         if paused_us and time_us - paused_us > longest_us and (time_us, paused_us) not in trace.breaks:
             trace.breaks.append((time_us, paused_us))
             trace.breaks.sort()
+            trace.break_writers[time_us] = max(event.writer, trace.break_writers.get(time_us, ""))
 
     flow.marks.append((*key, kind, time_us, event.writer))
     return True

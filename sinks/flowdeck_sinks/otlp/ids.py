@@ -11,8 +11,18 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-__all__ = ["Traceparent", "format_traceparent", "parse_traceparent", "part_span_id", "span_id_of", "trace_id_of"]
+__all__ = [
+    "LONGEST_WAIT_HOURS",
+    "Traceparent",
+    "format_traceparent",
+    "parse_traceparent",
+    "part_span_id",
+    "span_id_of",
+    "trace_id_of",
+]
 
+LONGEST_WAIT_HOURS: Final = 24.0
+"""An answer after a longer wait begins a new trace, linked to the one before."""
 _TRACE: Final = b"flowdeck-trace"
 _SPAN: Final = b"flowdeck-span"
 _HEX: Final = frozenset("0123456789abcdef")

@@ -31,7 +31,7 @@ from flowdeck_sinks.otlp.building import SpanBuilder, Trouble, error_key
 from flowdeck_sinks.otlp.content import Capture, Limits
 from flowdeck_sinks.otlp.finishing import Finisher
 from flowdeck_sinks.otlp.holding import PERIODS, Holding
-from flowdeck_sinks.otlp.ids import parse_traceparent, span_id_of
+from flowdeck_sinks.otlp.ids import LONGEST_WAIT_HOURS, parse_traceparent, span_id_of
 from flowdeck_sinks.otlp.kinds import CONTINUES, ENDS, ENRICHES, FLOW, PLAIN, STARTS, WAIT_EVENTS, canonical_type
 from flowdeck_sinks.otlp.outlet import Outlet
 from flowdeck_sinks.otlp.reading import Event
@@ -103,7 +103,7 @@ class SpanMapper:
         max_open: int = 100_000,
         max_held: int = 16_384,
         partial: bool = False,
-        max_trace_hours: float = 24.0,
+        max_trace_hours: float = LONGEST_WAIT_HOURS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.capture = Capture.from_environment() if capture is None else capture

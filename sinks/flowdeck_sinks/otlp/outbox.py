@@ -80,12 +80,12 @@ class Outbox:
 
             queue.extend(items)
             self._bytes += sum(len(item.data) for item in items) + ITEM_OVERHEAD * len(items)
-            if self._bytes > self._settings.queue_bytes or 0 < self._settings.queue_items < len(queue):
+            if self._bytes > self._settings.queue_bytes or 0 < self._settings.queue_items_of(signal) < len(queue):
                 self._make_room()
 
             if self._thread is None:
                 self._start()
-            elif len(queue) >= self._settings.batch_items or len(queue) == len(items):
+            elif len(queue) >= self._settings.batch_items_of(signal) or len(queue) == len(items):
                 self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -143,8 +143,9 @@ class Outbox:
             if queue is None:
                 continue
 
+            most = self._settings.queue_items_of(signal)
             count = size = 0
-            while queue and (self._bytes > limit or 0 < self._settings.queue_items < len(queue)):
+            while queue and (self._bytes > limit or 0 < most < len(queue)):
                 item = queue.popleft()
                 self._bytes -= len(item.data) + ITEM_OVERHEAD
                 count += 1
@@ -203,11 +204,13 @@ class Outbox:
             queue = self._queues[signal]
             if queue and not lane.batches:
                 age = now - self._since.get(signal, now)
-                if hurried or len(queue) >= self._settings.batch_items or age >= self._settings.delay:
-                    lane.put([queue.popleft() for _ in range(min(len(queue), self._settings.batch_items))])
+                delay = self._settings.delay_of(signal)
+                batch = self._settings.batch_items_of(signal)
+                if hurried or len(queue) >= batch or age >= delay:
+                    lane.put([queue.popleft() for _ in range(min(len(queue), batch))])
                     self._since[signal] = now
                 else:
-                    pause = min(pause, max(0.001, self._settings.delay - age))
+                    pause = min(pause, max(0.001, delay - age))
 
             due = lane.due_in()
             if due is not None:

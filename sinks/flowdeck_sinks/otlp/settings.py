@@ -79,12 +79,31 @@ class OtlpSettings:
     """Most items of one signal that wait for the collector, 0: bounded by bytes alone."""
     delay: float = 1.0
     """Seconds an item waits for others before a batch is sent."""
+    log_batch_items: int | None = None
+    """``batch_items`` of log records, where it is another one."""
+    log_queue_items: int | None = None
+    log_delay: float | None = None
     metric_interval: float = 60.0
     """Seconds between two exports of metrics."""
     sampler: str = "parentbased_always_on"
     ratio: float = 1.0
     problems: tuple[str, ...] = ()
     """What could not be used, a sentence each."""
+
+    def batch_items_of(self, signal: str) -> int:
+        """Return the most items of one request."""
+        own = self.log_batch_items if signal == "logs" else None
+        return self.batch_items if own is None else own
+
+    def queue_items_of(self, signal: str) -> int:
+        """Return the most items that wait, 0: bounded by bytes alone."""
+        own = self.log_queue_items if signal == "logs" else None
+        return self.queue_items if own is None else own
+
+    def delay_of(self, signal: str) -> float:
+        """Return the seconds an item waits for others."""
+        own = self.log_delay if signal == "logs" else None
+        return self.delay if own is None else own
 
     @classmethod
     def from_environment(
@@ -129,6 +148,10 @@ class _Reading:
                 if target is not None:
                     targets[signal] = target
 
+        self.histograms()
+        log_delay = self.optional("OTEL_BLRP_SCHEDULE_DELAY")
+        log_batch = self.optional("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE")
+        log_queue = self.optional("OTEL_BLRP_MAX_QUEUE_SIZE")
         sampler = self.choice("OTEL_TRACES_SAMPLER", _SAMPLERS, "parentbased_always_on")
         return OtlpSettings(
             targets=targets,
@@ -138,6 +161,9 @@ class _Reading:
             queue_bytes=max(65_536, int(self.number("FLOWDECK_OTLP_QUEUE_BYTES", QUEUE_BYTES))),
             queue_items=int(self.number("OTEL_BSP_MAX_QUEUE_SIZE", 0)),
             delay=self.number("OTEL_BSP_SCHEDULE_DELAY", 1000.0) / 1000,
+            log_batch_items=None if log_batch is None else max(1, int(log_batch)),
+            log_queue_items=None if log_queue is None else int(log_queue),
+            log_delay=None if log_delay is None else log_delay / 1000,
             metric_interval=max(0.1, self.number("OTEL_METRIC_EXPORT_INTERVAL", 60_000.0) / 1000),
             sampler=sampler,
             ratio=min(1.0, self.number("OTEL_TRACES_SAMPLER_ARG", 1.0)) if "ratio" in sampler else 1.0,
@@ -261,15 +287,31 @@ class _Reading:
 
         return default
 
+    def histograms(self) -> None:
+        """Say that the buckets are ours, where others are asked for."""
+        name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+        chosen = self.environ.get(name, "").strip().lower()
+        if chosen and chosen != "explicit_bucket_histogram":
+            self.problems.append(f"{name}={chosen} is not supported: explicit_bucket_histogram is used")
+
+    def optional(self, name: str) -> float | None:
+        """Return a number, ``None`` when it is not set or cannot be used."""
+        value = self.number(name, -1.0)
+        return None if value < 0 else value
+
     def number(self, name: str, default: float) -> float:
         text = self.environ.get(name, "").strip()
+        if not text:
+            return default
+
         try:
-            value = float(text) if text else default
+            value = float(text)
         except ValueError:
             value = -1.0
 
         if not 0 <= value < 1e12:
-            self.problems.append(f"{name}={text} is not a number of 0 or more: {default:g} is used")
+            shown = f"{default:g}" if default >= 0 else "that of spans"
+            self.problems.append(f"{name}={text} is not a number of 0 or more: {shown} is used")
             return default
 
         return value

@@ -32,7 +32,7 @@ from flowdeck_sinks.otlp.delivery import Lane
 from flowdeck_sinks.otlp.durable import ExportThread
 from flowdeck_sinks.otlp.outbox import Outbox, suppress_instrumentation
 from flowdeck_sinks.otlp.pipeline import Pipeline
-from flowdeck_sinks.otlp.propagation import run_entry
+from flowdeck_sinks.otlp.propagation import RESUMED, LongWaits, run_entry
 from flowdeck_sinks.otlp.resource import make_resource
 from flowdeck_sinks.otlp.sampling import make_sampler
 from flowdeck_sinks.otlp.settings import OtlpSettings
@@ -92,7 +92,8 @@ class OTLPSink:
 
         self._off = self.settings.disabled or not self.settings.targets
         sampler = make_sampler(self.settings.sampler, self.settings.ratio)
-        self.enter_run: Callable[[RunContext], None] | None = None if self._off else run_entry(sampler)
+        self._waits = LongWaits()
+        self.enter_run: Callable[[RunContext], None] | None = None if self._off else run_entry(sampler, self._waits)
         """Called by an execution in the context of its branches: makes its spans the current ones there."""
         self._store: _StoreSink | None = None
         self._center: Any = None
@@ -136,6 +137,9 @@ class OTLPSink:
     def attached(self, center: Any) -> None:
         """Remember the Event Center, to tell it what was dropped."""
         self._center = center
+        if not self._off:
+            center.add_sink(self._waits, RESUMED)
+
         if self.settings.mode == "durable" and self._store is None and not self._off:
             log.warning(
                 "flowdeck otlp: durable mode needs a store, and none is observed: spans are kept in memory only. "
@@ -205,6 +209,9 @@ class OTLPSink:
 
         self._closed = True
         self._limit = -1
+        if self._center is not None:
+            self._center.remove_sink(self._waits)
+
         timeout = max(0.0, timeout - MARGIN_SECONDS)
         deadline = time.monotonic() + timeout
         if self._export is not None:

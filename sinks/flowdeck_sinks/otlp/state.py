@@ -124,6 +124,8 @@ class TraceState(msgspec.Struct, gc=False):
     """Span id of the failed attempt that is tried again, by :func:`retry_key`."""
     breaks: list[tuple[int, int]] = []
     """Very long waits of the root, ``(resumed_us, paused_us)``: a new trace begins after each."""
+    break_writers: dict[int, str] = {}
+    """Who wrote the answer that a break begins with, by its time: the trace before it ends there."""
     starts: dict[str, int] = {}
     """Starts of exported runs, kept once there is a break: children must know which trace their parent is in."""
     breaks_done: int = 0

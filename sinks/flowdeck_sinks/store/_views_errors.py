@@ -25,8 +25,13 @@ _ORIGIN: Final = """coalesce(payload ->> '$.propagated_from', payload ->> '$.ori
     CASE WHEN event_type = 'agent_turn.failed' THEN payload ->> '$.request_run_id' END)"""
 
 
-def errors_of(events: str = "events") -> str:
-    """Return the SELECT of errors over a relation of events."""
+def errors_of(events: str = "events", *, few: bool = False) -> str:
+    """Return the SELECT of errors over a relation of events, of which there may be ``few``."""
+    chosen = f"SELECT * FROM {events} WHERE level IN ('ERROR', 'CRITICAL') OR error_type IS NOT NULL"
+    if not few:
+        # Not one condition with OR: each of these is answered by statistics alone for most of history.
+        chosen = f"""SELECT * FROM {events} WHERE error_type IS NOT NULL
+      UNION ALL SELECT * FROM {events} WHERE level IN ('ERROR', 'CRITICAL') AND error_type IS NULL"""
     return f"""SELECT
   ts, execution_id, flow_name, step_name, event_type, level, error_type, said AS message,
   left(md5(concat_ws('|', coalesce(error_type, event_type), module, shape)), 12) AS fingerprint,
@@ -40,8 +45,9 @@ FROM (
   SELECT *, {_SHAPE} AS shape
   FROM (
     SELECT *, coalesce(error ->> '$.message', message) AS said, error ->> '$.module' AS module, {_ORIGIN} AS origin
-    FROM {events}
-    WHERE level IN ('ERROR', 'CRITICAL') OR error_type IS NOT NULL
+    FROM (
+      {chosen}
+    )
   )
 )
 WHERE json_type(meta, '$.compat_event_alias') IS NULL"""

@@ -15,6 +15,7 @@ __all__ = ["EVAL_CHECKS", "EVAL_ROUNDS", "EVAL_SESSIONS"]
 _SESSION: Final = "coalesce(payload ->> '$.session_id', payload ->> '$.session.id', payload ->> '$.session', run_id)"
 _CASE: Final = "coalesce(payload ->> '$.case_id', payload ->> '$.case.id', payload ->> '$.case')"
 _ROUND: Final = "coalesce(TRY_CAST(coalesce(payload ->> '$.round', payload ->> '$.round_index') AS BIGINT), 1)"
+_SUITE: Final = "payload ->> '$.suite'"
 _LATEST: Final = "coalesce(epoch_us(ts), 0)::HUGEINT * 4294967296 + coalesce(wseq, 0) % 4294967296"
 
 
@@ -69,11 +70,11 @@ EVAL_ROUNDS: Final = View(
   record
 FROM (
   SELECT of_session AS session_id, case_id, round,
-    arg_max(payload ->> '$.suite', latest) AS suite,
+    of_suite AS suite,
     arg_max(coalesce(payload ->> '$.state', payload ->> '$.status'), latest) AS state,
     arg_max(coalesce(payload ->> '$.run_id', payload ->> '$.observed_run_id'), latest) AS run_id,
     arg_max(payload ->> '$.execution_id', latest) AS execution_id,
-    min(ts) AS started_at,
+    min(ts - to_microseconds(coalesce(TRY_CAST(payload ->> '$.wall_us' AS BIGINT), 0))) AS started_at,
     max(ts) AS finished_at,
     arg_max(coalesce(TRY_CAST(payload ->> '$.wall_ms' AS DOUBLE), TRY_CAST(payload ->> '$.wall_us' AS DOUBLE) / 1000),
       latest) AS wall_ms,
@@ -82,11 +83,12 @@ FROM (
     arg_max(coalesce(error ->> '$.message', payload ->> '$.error.message'), latest) AS error_message,
     arg_max(payload, latest) AS record
   FROM (
-    SELECT *, {_SESSION} AS of_session, {_CASE} AS case_id, {_ROUND} AS round, {_LATEST} AS latest FROM events
+    SELECT *, {_SESSION} AS of_session, {_CASE} AS case_id, {_ROUND} AS round, {_SUITE} AS of_suite, {_LATEST} AS latest
+    FROM events
     WHERE starts_with(event_type, 'eval.round')
   )
   WHERE of_session IS NOT NULL
-  GROUP BY of_session, case_id, round
+  GROUP BY of_session, of_suite, case_id, round
 )""",
     {
         "session_id": "The evaluation run.",
@@ -96,7 +98,7 @@ FROM (
         "state": "passed, failed, errored, timed_out, diverged, skipped, unscored or harness_error.",
         "run_id": "The observed run: joins `spans` and `runs`.",
         "execution_id": "The observed execution.",
-        "started_at": "Its first event, UTC.",
+        "started_at": "When it began, UTC.",
         "finished_at": "Its last event.",
         "wall_ms": "How long it took.",
         "case_hash": "Which version of the case: only equal ones compare.",
@@ -109,18 +111,18 @@ FROM (
 EVAL_CHECKS: Final = View(
     "eval_checks",
     "One row per check of a round.",
-    """SELECT of_session AS session_id, case_id, round, check_name,
+    """SELECT of_session AS session_id, of_suite AS suite, case_id, round, check_name,
   bool_and(ok) AS ok, max(score) AS score, any_value(label) AS label, any_value(detail) AS detail, min(ts) AS ts
 FROM (
-  SELECT of_session, case_id, round, ts,
+  SELECT of_session, of_suite, case_id, round, ts,
     coalesce(found ->> '$.check', found ->> '$.name', found ->> '$.id') AS check_name,
     TRY_CAST(coalesce(found ->> '$.ok', found ->> '$.passed') AS BOOLEAN) AS ok,
     TRY_CAST(found ->> '$.score' AS DOUBLE) AS score,
     found ->> '$.label' AS label,
-    found -> '$.detail' AS detail
+    coalesce(found -> '$.detail', found -> '$.error') AS detail
   FROM (
     SELECT ts, """
-    + f"{_SESSION} AS of_session, {_CASE} AS case_id, {_ROUND} AS round"
+    + f"{_SESSION} AS of_session, {_CASE} AS case_id, {_ROUND} AS round, {_SUITE} AS of_suite"
     + """,
       unnest(CASE WHEN json_type(payload, '$.checks') = 'ARRAY' THEN from_json(payload -> '$.checks', '["JSON"]')
         WHEN starts_with(event_type, 'eval.check') THEN [coalesce(
@@ -131,16 +133,17 @@ FROM (
   WHERE json_type(found) = 'OBJECT'
 )
 WHERE of_session IS NOT NULL
-GROUP BY of_session, case_id, round, check_name""",
+GROUP BY of_session, of_suite, case_id, round, check_name""",
     {
         "session_id": "The evaluation run.",
+        "suite": "Its suite.",
         "case_id": "The case.",
         "round": "The round.",
         "check_name": "The check.",
         "ok": "Whether it passed; NULL for one that only scores.",
         "score": "Its score.",
         "label": "Its label.",
-        "detail": "Why it failed.",
+        "detail": "Why it failed, or how the check itself did.",
         "ts": "When it was checked, UTC.",
     },
 )

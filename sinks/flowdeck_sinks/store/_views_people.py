@@ -6,7 +6,7 @@ from typing import Final
 
 from flowdeck_sinks.store._view import View
 
-__all__ = ["INTERNAL", "INTERRUPTS", "INTERVENTIONS", "STREAM_ITEMS"]
+__all__ = ["INTERNAL", "INTERRUPTS", "INTERVENTIONS", "STREAM_ITEMS", "waits_of"]
 
 _ABOUT: Final = (
     "('triggerflow.interrupt_raised', 'triggerflow.interrupt_answered', 'triggerflow.interrupt_expired', "
@@ -14,21 +14,25 @@ _ABOUT: Final = (
 )
 _RESUMED: Final = "('triggerflow.execution_resumed', 'triggerflow.interrupt_answered')"
 
-# One row per interrupt and event about it. An event names one interrupt by id or record, or several in a list.
-_INTERRUPT_EVENTS: Final = f"""SELECT ts, event_type, execution_id, flow_name, task_id, tenant_id, user_id, payload,
+
+def _interrupt_events(events: str) -> str:
+    """One row per interrupt and event about it. An event names one by id or record, or several in a list."""
+    return f"""SELECT ts, event_type, execution_id, flow_name, task_id, tenant_id, user_id, payload,
   run_id, step_name, coalesce(named ->> '$.id', named ->> '$') AS interrupt_id,
   CASE WHEN json_type(named) = 'OBJECT' THEN named END AS record
 FROM (
   SELECT *, unnest(CASE
     WHEN json_type(payload, '$.interrupts') = 'ARRAY' THEN from_json(payload -> '$.interrupts', '["JSON"]')
     ELSE [coalesce(payload -> '$.interrupt', payload -> '$.interrupt_id')] END) AS named
-  FROM events
+  FROM {events}
   WHERE event_type IN {_ABOUT}
 )
 WHERE named IS NOT NULL AND json_type(named) IN ('OBJECT', 'VARCHAR')"""
 
-# An interrupt's id is unique within its execution.
-_INTERRUPT_HISTORY: Final = f"""SELECT
+
+def _interrupt_history(interrupt_events: str) -> str:
+    """One row per interrupt. Its id is unique within its execution."""
+    return f"""SELECT
   interrupt_id, execution_id,
   any_value(coalesce(raised ->> '$.source_flow_name', flow_name)) AS flow_name,
   any_value(raised ->> '$.type') AS type,
@@ -56,21 +60,28 @@ FROM (
   SELECT *,
     CASE WHEN event_type = 'triggerflow.interrupt_raised' THEN record END AS raised,
     CASE WHEN event_type IN {_RESUMED} THEN payload END AS answer
-  FROM _interrupt_events
+  FROM {interrupt_events}
 )
 WHERE interrupt_id IS NOT NULL
 GROUP BY interrupt_id, execution_id"""
 
-_INTERRUPT_WAITS: Final = """SELECT run_id, execution_id,
+
+def waits_of(events: str = "events") -> str:
+    """Return the SELECT of how long the interrupts of each run were open, over a relation of events."""
+    history = "_interrupt_history"
+    if events != "events":
+        history = f"({_interrupt_history(f'({_interrupt_events(events)})')})"
+    return f"""SELECT run_id, execution_id,
   sum(epoch_us(coalesce(resumed_at, expired_at, cancelled_at)) - epoch_us(raised_at)) / 1000.0 AS wait_ms
-FROM _interrupt_history
+FROM {history}
 WHERE run_id IS NOT NULL
 GROUP BY run_id, execution_id"""
 
+
 INTERNAL: Final = {
-    "_interrupt_events": _INTERRUPT_EVENTS,
-    "_interrupt_history": _INTERRUPT_HISTORY,
-    "_interrupt_waits": _INTERRUPT_WAITS,
+    "_interrupt_events": _interrupt_events("events"),
+    "_interrupt_history": _interrupt_history("_interrupt_events"),
+    "_interrupt_waits": waits_of(),
 }
 """Views that other views stand on."""
 

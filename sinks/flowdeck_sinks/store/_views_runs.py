@@ -22,6 +22,7 @@ __all__ = [
     "RUN_NEEDS",
     "SPANS",
     "SPAN_COLUMNS",
+    "SPAN_NEEDS",
     "STEPS",
     "STEP_COLUMNS",
     "open_of",
@@ -44,6 +45,10 @@ ENDING: Final = "(" + ", ".join(f"'{name}'" for name, to in EXECUTIONS.items() i
 _TERMINAL: Final = "(" + ", ".join(f"'{status}'" for status in sorted(TERMINAL)) + ")"
 
 
+_TWINS: Final = ", ".join(f"'{name}'" for name in CATALOGUE if name.startswith("tool."))
+_COUNTED: Final = f"coalesce(event_type, '') NOT IN ({_TWINS})"
+"""Whether an event counts: the twin of another (seed 004) would count that one twice."""
+
 RUN_NEEDS: Final = (
     "event_id", "ts", "event_type", "level", "run_id", "parent_run_id", "root_run_id", "run_kind", "session_id",
     "execution_id", "flow_name", "epoch", "seq", "duration_ms", "task_id", "tenant_id", "user_id", "trace_id",
@@ -51,14 +56,14 @@ RUN_NEEDS: Final = (
 )  # fmt: skip
 """The columns of ``events`` that :func:`runs_of` reads."""
 
-_SPAN_NEEDS: Final = (
+SPAN_NEEDS: Final = (
     *(name for name in RUN_NEEDS if name not in ("level", "session_id", "trace_id")),
     "step_name", "operator_id", "scope", "attempt", "agent_name", "model", "input_tokens", "output_tokens",
 )  # fmt: skip
 
 
 def transitions(events: str, columns: tuple[str, ...]) -> str:
-    """Return some columns of every row of ``events`` with the status it leads its run to, and its rank among the run's transitions.
+    """Return columns of every event, the status it leads its run to, and its rank among the run's transitions.
 
     ``place`` orders the events of one run within an epoch: seq where the core gave one, else time. ``moment`` puts a
     newer epoch last; ``rank`` does, too, and puts the earliest terminal transition after the others of its epoch. Both
@@ -137,8 +142,8 @@ FROM (
     {_MOVES} AS moves,
     min(ts) AS started_at,
     max(ts) AS last_at,
-    {_distinct("event_id")} AS events,
-    {_distinct("event_id", "level IN ('ERROR', 'CRITICAL')")} AS errors,
+    {_distinct("event_id", _COUNTED)} AS events,
+    {_distinct("event_id", f"level IN ('ERROR', 'CRITICAL') AND {_COUNTED}")} AS errors,
     {_distinct("event_id", "event_type = 'triggerflow.interrupt_raised'")} AS waits,
     {_distinct("run_id", "run_kind = 'chunk_execution'")} AS steps,
     -- The failure that ended it: the terminal event's own error, else the last one (earlier ones were retried).
@@ -221,7 +226,7 @@ FROM (
     {_MOVES} AS moves,
     count(run_status) AS transitions,
     min(ts) AS started_at,
-    {_distinct("event_id")} AS events,
+    {_distinct("event_id", _COUNTED)} AS events,
     arg_min(error_type, place) FILTER (error_type IS NOT NULL) AS error_type,
     arg_min(error ->> '$.message', place) FILTER (error_type IS NOT NULL) AS error_message,
     any_value(agent_name) AS agent_name,
@@ -232,7 +237,7 @@ FROM (
     any_value(tenant_id) AS tenant_id,
     any_value(user_id) AS user_id,
     coalesce(arg_max(writer, moment), max(writer)) AS last_writer
-  FROM ({transitions(events, _SPAN_NEEDS)})
+  FROM ({transitions(events, SPAN_NEEDS)})
   WHERE run_id IS NOT NULL
   GROUP BY run_id, execution_id
 ) AS s LEFT JOIN {waits} AS w ON w.run_id = s.run_id AND w.execution_id = s.execution_id

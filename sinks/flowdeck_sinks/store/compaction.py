@@ -179,7 +179,7 @@ def _merge(layout: Layout, connection: Any, group: list[Sized], timing: Timing, 
         COMPACTED,
         0,
     )
-    query = stored_select(parquet_select([item.file.path for item in group]))
+    query = stored_select(parquet_select([item.file.path for item in group]), clustered=True)
 
     def complete(written: int) -> None:
         if written != rows:

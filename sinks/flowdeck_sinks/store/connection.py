@@ -7,6 +7,7 @@ events now, so that they can come and go while it is open.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ from typing import Any, Final
 from flowdeck.layout import Layout, is_locked, reap_writers
 from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
 from flowdeck_sinks.store.catalog import ensure_catalog
-from flowdeck_sinks.store.parts import Source, events_select, visible_sources
+from flowdeck_sinks.store.parts import Source, events_select, is_whole, visible_sources
 from flowdeck_sinks.store.schema import COLUMNS
 from flowdeck_sinks.store.unfinished import load_unfinished, with_unfinished
 from flowdeck_sinks.store.views import ALL_LIFECYCLE, view_definitions
@@ -50,6 +51,7 @@ _NAME: Final = re.compile(r"CREATE OR REPLACE (?:VIEW|MACRO) (\w+)")
 _WORD: Final = re.compile(r"\w+")
 _SHOWN_ALL: Final = frozenset({"show", "describe", "summarize", "information_schema", "sqlite_master", "pragma"})
 """Words after which a statement may want to see every view."""
+_log: Final = logging.getLogger("flowdeck.sinks.store")
 _LOGGING: Final = re.compile(r"\benable_logging\b", re.IGNORECASE)
 
 
@@ -121,6 +123,10 @@ class StoreConnection:
         return StoreConnection(self._raw.cursor(), self._files, self._allowed)
 
     duplicate = cursor
+
+    def set_resumable(self, executions: Iterable[str]) -> None:
+        """Say anew which open executions ``state.db`` holds for whoever resumes them; they are not called lost."""
+        self._files.set_resumable(executions)
 
     def size(self) -> int:
         """Return the bytes of the files that hold the events now."""
@@ -231,7 +237,7 @@ def connect(
 
 
 class _Files:
-    """Keeps ``events``, ``_lifecycle`` and ``_live_writers`` of one in-memory database as the store's files are."""
+    """Keeps ``events``, its parts and ``_live_writers`` of one in-memory database as the store's files are."""
 
     def __init__(self, layout: Layout, raw: Any, resumable: Iterable[str]) -> None:
         self.layout = layout
@@ -241,11 +247,11 @@ class _Files:
         self._writers: list[str] | None = None
         self._known: set[Path] = set()
         self._complete: dict[Path, bool] = {}
+        self._whole: set[Path] = set()
+        self._damaged: set[Path] = set()
         raw.execute("CREATE TABLE _live_writers (writer VARCHAR)")
         raw.execute("CREATE TABLE _resumable (execution_id VARCHAR)")
-        kept = sorted(set(resumable))
-        if kept:
-            raw.execute("INSERT INTO _resumable SELECT unnest(?)", [kept])
+        self.set_resumable(resumable)
         raw.execute(f"CREATE TABLE _unfinished (file VARCHAR, {', '.join(f'{c.name} {c.type}' for c in COLUMNS)})")
 
         self._missing: dict[str, str] = {}
@@ -254,8 +260,13 @@ class _Files:
             assert found is not None
             self._missing[found[1]] = statement
         self._wanting = _wanting(self._missing)
-        for name in ("events", "_lifecycle"):
+        for name in ("events", "_stored", "_tail", "_stored_lifecycle"):
             raw.execute(self._missing.pop(name))
+
+    def set_resumable(self, executions: Iterable[str]) -> None:
+        """Replace the table ``_resumable``."""
+        with self._lock:
+            self._replace("_resumable", sorted(set(executions)))
 
     def size(self) -> int:
         """Return the bytes of the files as of the last look."""
@@ -293,19 +304,40 @@ class _Files:
             self._refresh_writers()
 
     def _refresh_sources(self) -> None:
-        sources = visible_sources(self.layout)
+        sources = [source for source in visible_sources(self.layout) if self._is_whole(source)]
         if sources == self._sources:
             return
 
         self._sources = None  # until all that follows has worked
         alike = self._are_alike([source.path for source in sources if source.kind != "segment"])
-        self._raw.execute(f"CREATE OR REPLACE VIEW events AS {events_select(sources, alike=alike)}")
+        stored = [source for source in sources if source.kind != "segment"]
+        tail = [source for source in sources if source.kind == "segment"]
+        for name, chosen in (("events", sources), ("_stored", stored), ("_tail", tail)):
+            self._raw.execute(f"CREATE OR REPLACE VIEW {name} AS {events_select(chosen, alike=alike)}")
         days = [source.path for source in sources if source.kind == "day"]
         self._known = load_unfinished(self._raw, days, self._known)
-        rest = [source for source in sources if source.path not in self._known]
+        rest = [source for source in stored if source.path not in self._known]
         lifecycle = with_unfinished(events_select(rest, alike=alike), ALL_LIFECYCLE)
-        self._raw.execute(f"CREATE OR REPLACE VIEW _lifecycle AS {lifecycle}")
+        self._raw.execute(f"CREATE OR REPLACE VIEW _stored_lifecycle AS {lifecycle}")
         self._sources = sources
+
+    def _is_whole(self, source: Source) -> bool:
+        """Return whether a file can be read at all: a Parquet file that lost its end would fail every query."""
+        if source.kind == "segment" or source.path in self._whole:
+            return True
+
+        if is_whole(source.path):
+            self._whole.add(source.path)
+            return True
+
+        if source.path not in self._damaged and source.path.exists():
+            self._damaged.add(source.path)
+            _log.warning(
+                "flowdeck: %s is not a whole Parquet file; its events are missing from every answer. "
+                "See: flowdeck store doctor",
+                source.path,
+            )
+        return False
 
     def _are_alike(self, files: list[Path]) -> bool:
         """Return whether the published files have all of the schema's columns: those of an older library have not."""
@@ -329,11 +361,15 @@ class _Files:
         except OSError:
             alive = []
         if alive != self._writers:
-            self._raw.execute("BEGIN")
-            self._raw.execute("DELETE FROM _live_writers")
-            self._raw.execute("INSERT INTO _live_writers SELECT unnest(?::VARCHAR[])", [alive])
-            self._raw.execute("COMMIT")
+            self._replace("_live_writers", alive)
             self._writers = alive
+
+    def _replace(self, table: str, values: list[str]) -> None:
+        """Put other rows into a table of one column; a query sees the old ones or the new."""
+        self._raw.execute("BEGIN")
+        self._raw.execute(f"DELETE FROM {table}")
+        self._raw.execute(f"INSERT INTO {table} SELECT unnest(?::VARCHAR[])", [values])
+        self._raw.execute("COMMIT")
 
 
 def _wanting(statements: Mapping[str, str]) -> dict[str, set[str]]:

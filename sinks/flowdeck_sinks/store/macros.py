@@ -10,12 +10,14 @@ from typing import Final
 
 from flowdeck_sinks.store._view import Macro
 from flowdeck_sinks.store._views_errors import errors_of
+from flowdeck_sinks.store._views_people import waits_of
 from flowdeck_sinks.store._views_runs import (
     EXECUTION,
     LIFECYCLE,
     RUN_COLUMNS,
     RUN_NEEDS,
     SPAN_COLUMNS,
+    SPAN_NEEDS,
     open_of,
     runs_of,
     spans_of,
@@ -57,6 +59,11 @@ ORDER BY clock NULLS LAST, coalesce(epoch, 0), placed, coalesce(sub, 0), writer,
 
 _BEGINNING: Final = "triggerflow.execution_started"
 _NEEDED: Final = ", ".join(RUN_NEEDS)
+_TOLD: Final = ", ".join((*SPAN_NEEDS, "payload"))
+_NO_WAITS: Final = "(SELECT NULL AS run_id, NULL AS execution_id, NULL AS wait_ms WHERE false)"
+_WINDOW: Final = "(SELECT * FROM events WHERE ts > hours_ago(hours))"
+_MOST_ROOTS: Final = 16
+"""An id belongs to one tree. Saying that they are few makes DuckDB look for them by their statistics."""
 _MOST_OLDER: Final = 10_000
 """More runs than this never cross into a window from within one file. The bound tells DuckDB that they are few: it then
 looks at them first and, as there are usually none, not at history at all."""
@@ -64,24 +71,34 @@ looks at them first and, as there are usually none, not at history at all."""
 # A run in the window may have begun before it. An hour more is read for that; of what began earlier still, and of open
 # runs however old, the lifecycle events are taken: they decide status and times, not counts. Runs are made of all of
 # them at once, and an event that comes twice counts once.
-_RECENT: Final = f"""WITH lately AS MATERIALIZED (
+_RECENT: Final = f"""WITH tail AS MATERIALIZED (
+  SELECT {_NEEDED} FROM _tail
+), lately AS MATERIALIZED (
   SELECT execution_id, bool_or(ts > hours_ago(hours)) AS recent, bool_or(event_type = '{_BEGINNING}') AS whole
-  FROM events WHERE ts > hours_ago(hours + 1) AND execution_id IS NOT NULL GROUP BY execution_id
+  FROM (
+    SELECT execution_id, ts, event_type FROM _stored WHERE ts > hours_ago(hours + 1)
+    UNION ALL SELECT execution_id, ts, event_type FROM tail WHERE ts > hours_ago(hours + 1)
+  )
+  WHERE execution_id IS NOT NULL GROUP BY execution_id
 ), life AS MATERIALIZED (
-  SELECT {_NEEDED} FROM _lifecycle
+  SELECT {_NEEDED} FROM _stored_lifecycle
+  UNION ALL SELECT {_NEEDED} FROM tail WHERE event_type IN {LIFECYCLE} AND execution_id IS NOT NULL
 ), older AS MATERIALIZED (
   SELECT execution_id FROM lately WHERE recent AND NOT whole
   EXCEPT SELECT execution_id FROM life WHERE event_type = '{_BEGINNING}'
   LIMIT {_MOST_OLDER}
 ), known AS (
-  SELECT {_NEEDED} FROM events
+  SELECT {_NEEDED} FROM _stored
+  WHERE ts > hours_ago(hours + 1) AND execution_id IN (SELECT execution_id FROM lately WHERE recent)
+  UNION ALL
+  SELECT {_NEEDED} FROM tail
   WHERE ts > hours_ago(hours + 1) AND execution_id IN (SELECT execution_id FROM lately WHERE recent)
   UNION ALL
   SELECT {_NEEDED} FROM life
   WHERE execution_id IN (
     {open_of("life")} UNION ALL SELECT execution_id FROM lately WHERE recent AND NOT whole)
   UNION ALL
-  SELECT {_NEEDED} FROM events
+  SELECT {_NEEDED} FROM _stored
   WHERE event_type IN {LIFECYCLE} AND ts <= hours_ago(hours + 1) AND execution_id IN (SELECT execution_id FROM older)
 )
 SELECT r.* REPLACE (
@@ -94,9 +111,11 @@ WHERE recent OR status IN ('created', 'running', 'waiting', 'blocked_version')
 ORDER BY r.started_at DESC NULLS LAST, r.execution_id DESC"""
 
 _TREE: Final = f"""WITH RECURSIVE family AS MATERIALIZED (
-  SELECT DISTINCT coalesce(e.root_run_id, e.run_id) AS root FROM _events_of(id) AS e
+  SELECT DISTINCT coalesce(e.root_run_id, e.run_id) AS root FROM _events_of(id) AS e LIMIT {_MOST_ROOTS}
+), story AS MATERIALIZED (
+  SELECT {_TOLD} FROM events WHERE root_run_id IN (SELECT root FROM family)
 ), span AS MATERIALIZED (
-  {spans_of("(SELECT * FROM events WHERE root_run_id IN (SELECT root FROM family))")}
+  {spans_of("story", f"({waits_of('story')})")}
 ), node AS MATERIALIZED (
   -- Tops: the run itself; below an execution or a root also what names a parent that left no event. A run has one
   -- parent, so the rest cannot multiply.
@@ -165,7 +184,7 @@ def _side(execution: str) -> str:
     min(place) AS place, arg_max(output, coalesce(attempt, 1)) AS output
   FROM (
     SELECT s.*, row_number() OVER (ORDER BY s.started_at, s.run_id) AS place, o.output
-    FROM ({spans_of(f"(SELECT * FROM events WHERE execution_id = {execution})")}) AS s
+    FROM ({spans_of(f"(SELECT * FROM events WHERE execution_id = {execution})", _NO_WAITS)}) AS s
     LEFT JOIN (
       SELECT e.run_id, any_value(e.payload ->> '$.output') AS output FROM events AS e
       WHERE e.execution_id = {execution} AND e.run_kind = 'chunk_execution' AND e.duration_ms IS NOT NULL
@@ -245,7 +264,7 @@ MACROS: Final = (
         "recent_errors",
         ("hours := 24",),
         "Errors of the last hours, the newest first.",
-        f"SELECT * FROM ({errors_of('(SELECT * FROM events WHERE ts > hours_ago(hours))')}) ORDER BY ts DESC",
+        f"SELECT * FROM ({errors_of(_WINDOW, few=True)}) ORDER BY ts DESC",
         {},
         "errors",
     ),
@@ -253,7 +272,7 @@ MACROS: Final = (
         "recent_steps",
         ("hours := 24",),
         "How long steps took in the last hours.",
-        f"SELECT * FROM ({steps_of('(SELECT * FROM events WHERE ts > hours_ago(hours))')}) ORDER BY total_ms DESC",
+        f"SELECT * FROM ({steps_of(_WINDOW)}) ORDER BY total_ms DESC",
         {},
         "steps_p95",
     ),
@@ -325,13 +344,16 @@ MACROS: Final = (
 )
 """The macros users call."""
 
-# Three branches, each pruned by its own column's statistics; one condition with OR would read everything.
-_EVENTS_OF: Final = """SELECT * FROM events AS e WHERE e.execution_id = id
+# Three branches, each pruned by its own column's statistics; one condition with OR would read all of the Parquet files.
+# The journal has no statistics, so it is read once.
+_EVENTS_OF: Final = """SELECT * FROM _stored AS e WHERE e.execution_id = id
 UNION ALL
-SELECT * FROM events AS e WHERE e.root_run_id = id AND e.execution_id IS DISTINCT FROM id
+SELECT * FROM _stored AS e WHERE e.root_run_id = id AND e.execution_id IS DISTINCT FROM id
 UNION ALL
-SELECT * FROM events AS e
-  WHERE e.run_id = id AND e.root_run_id IS DISTINCT FROM id AND e.execution_id IS DISTINCT FROM id"""
+SELECT * FROM _stored AS e
+  WHERE e.run_id = id AND e.root_run_id IS DISTINCT FROM id AND e.execution_id IS DISTINCT FROM id
+UNION ALL
+SELECT * FROM _tail AS e WHERE e.execution_id = id OR e.root_run_id = id OR e.run_id = id"""
 
 
 def macro_definitions() -> list[str]:

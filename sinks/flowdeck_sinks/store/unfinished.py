@@ -87,12 +87,12 @@ def load_unfinished(connection: Any, files: Sequence[Path], known: Iterable[Path
 
 
 def with_unfinished(rest: str, lifecycle: str) -> str:
-    """Return the body of ``_lifecycle``: the table ``_unfinished``, and the lifecycle events of the ``rest``.
+    """Return the body of ``_stored_lifecycle``: the table ``_unfinished``, and the lifecycle events of the ``rest``.
 
     Args:
         rest: A query that yields the events of all other files.
-        lifecycle: The SELECT of lifecycle events from ``events``.
+        lifecycle: The SELECT of lifecycle events from ``_stored``.
     """
     columns = ", ".join(column.name for column in COLUMNS)
-    others = lifecycle.replace("FROM events", f"FROM ({rest})", 1)
+    others = lifecycle.replace("FROM _stored", f"FROM ({rest})", 1)
     return f"SELECT {columns} FROM _unfinished UNION ALL SELECT {columns} FROM ({others})"

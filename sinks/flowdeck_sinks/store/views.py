@@ -64,9 +64,14 @@ VIEWS: Final = (
 )
 """The views users see; names beginning with ``_`` are internal."""
 
-ALL_LIFECYCLE: Final = f"SELECT * FROM events WHERE event_type IN {LIFECYCLE} AND execution_id IS NOT NULL"
-"""The body of ``_lifecycle``: what decides executions' statuses. A reader that knows which published executions are
-open gives it a cheaper one."""
+ALL_LIFECYCLE: Final = f"SELECT * FROM _stored WHERE event_type IN {LIFECYCLE} AND execution_id IS NOT NULL"
+"""The body of ``_stored_lifecycle``: what decides executions' statuses, without the journal. A reader that knows which
+published executions are open gives it a cheaper one."""
+
+_LIFECYCLE: Final = (
+    "SELECT * FROM _stored_lifecycle "
+    f"UNION ALL SELECT * FROM _tail WHERE event_type IN {LIFECYCLE} AND execution_id IS NOT NULL"
+)
 
 
 def view_definitions(layout: Layout, *, with_parts: bool = True, in_memory: bool = False) -> list[str]:
@@ -77,13 +82,13 @@ def view_definitions(layout: Layout, *, with_parts: bool = True, in_memory: bool
         with_parts: Whether ``parts/`` holds its empty first part (without one the glob would be an error). Without it
             ``events`` reads the journal alone.
         in_memory: For a reader that keeps the tables ``_live_writers`` and ``_resumable`` itself and replaces the views
-            ``events`` and ``_lifecycle``, which are empty.
+            ``events``, ``_stored`` (Parquet), ``_tail`` (the journal) and ``_stored_lifecycle``, which are empty.
     """
     # While the others are made events is an empty view: binding each of them to files would cost ten times as much.
-    first = {"events": empty_select()}
+    first = {"events": empty_select(), "_stored": "SELECT * FROM events", "_tail": empty_select()}
     last: dict[str, str] = {}
     if in_memory:
-        first["_lifecycle"] = empty_select()
+        first |= {"_stored_lifecycle": empty_select(), "_stored": empty_select()}
     else:
         if with_parts:
             last |= visibility_views(layout)
@@ -106,9 +111,10 @@ def derived_definitions(*, lifecycle: bool = True) -> list[str]:
     """Return the statements for all views and macros that stand on ``events``, ``_live_writers`` and ``_resumable``.
 
     Args:
-        lifecycle: Whether to define ``_lifecycle``, too.
+        lifecycle: Whether to define ``_stored_lifecycle``, too.
     """
-    bodies: dict[str, str] = {"_lifecycle": ALL_LIFECYCLE} if lifecycle else {}
+    bodies: dict[str, str] = {"_stored_lifecycle": ALL_LIFECYCLE} if lifecycle else {}
+    bodies["_lifecycle"] = _LIFECYCLE
     bodies["_open_executions"] = open_of("_lifecycle")
     bodies |= INTERNAL
     bodies |= {view.name: view.sql for view in VIEWS if view.sql}
