@@ -48,6 +48,10 @@ WRITES = [
     "PRAGMA enable_profiling = 'json'",
     "CALL enable_logging(storage = 'file', storage_path = '{store}/log')",
     "FROM enable_logging(storage = 'file', storage_path = '{store}/log')",
+    "FROM query('FROM enable_' || 'logging(storage = ''file'', storage_config = {{''path'': ''{store}/log''}})')",
+    "FROM \"query\" /* x */ ('SELECT 1')",
+    "COPY (PIVOT (SELECT level, 1 AS n FROM events) ON level USING sum(n)) TO '{store}/out.csv'",
+    "IMPORT DATABASE '{store}'",
     "CREATE PERSISTENT SECRET s (TYPE http, BEARER_TOKEN 'x')",
     "USE memory; COPY (SELECT 1) TO '{store}/out.csv'",
     "FROM read_csv('/etc/passwd')",
@@ -107,6 +111,8 @@ def test_a_notebook_may_work_in_memory(store: Path) -> None:
         connection.execute("INSERT INTO mine SELECT * FROM events; UPDATE mine SET level = 'INFO'")
         connection.execute("CREATE VIEW few AS FROM mine LIMIT 2; CREATE MACRO one() AS 1")
         assert connection.cursor().execute("SELECT count(*), one() FROM few").fetchone() == (2, 1)
+        connection.execute("CREATE TABLE wide AS PIVOT (SELECT level, 1 AS n FROM few) ON level USING sum(n)")
+        assert connection.execute("FROM wide").fetchall() == [(2,)]
         connection.execute("BEGIN; DELETE FROM mine; ROLLBACK")
         assert connection.sql("SELECT count(*) FROM mine").fetchall() == [(6,)]
         assert connection.table("events").aggregate("count(*)").fetchall() == [(3,)]
@@ -118,7 +124,7 @@ def test_every_name_is_found_however_it_is_asked_for(store: Path) -> None:
     """Views are made when they are first named; listings show all of them, and names made of pieces work, too."""
     with connect(store) as connection:
         assert connection.execute('SELECT count(*) FROM "RUNS"').fetchone() == (0,)
-        assert connection.execute("FROM query('FROM sp' || 'ans')").fetchall() == []
+        assert connection.execute("FROM query_table('sp' || 'ans')").fetchall() == []
     with connect(store) as connection:
         shown = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
         assert {view.name for view in VIEWS} <= shown

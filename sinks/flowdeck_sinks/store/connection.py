@@ -22,6 +22,7 @@ from typing import Any, Final
 from flowdeck.layout import Layout, is_locked, reap_writers
 from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
 from flowdeck_sinks.store.catalog import ensure_catalog
+from flowdeck_sinks.store.guard import HARMLESS, QUERIES, QueryRefused, check
 from flowdeck_sinks.store.parts import Source, events_select, is_whole, visible_sources
 from flowdeck_sinks.store.schema import COLUMNS
 from flowdeck_sinks.store.unfinished import load_unfinished, with_unfinished
@@ -36,27 +37,12 @@ SPILL: Final = "10GB"
 VANISHED_TRIES: Final = 20
 """Further tries when a file vanished. What is merged goes long after it was last listed, so this is for retention."""
 
-QUERIES: Final = frozenset({"SELECT", "EXPLAIN"})
-HARMLESS: Final = QUERIES | {
-    "CREATE", "CREATE_FUNC", "INSERT", "UPDATE", "DELETE", "MERGE_INTO", "DROP", "ALTER", "TRANSACTION", "ANALYZE",
-    "VACUUM", "VARIABLE_SET",
-}  # fmt: skip
-"""Statements that reach no further than the connection's own memory."""
-
-_QUERY_WORDS: Final = frozenset({"select", "from", "with", "values", "pivot", "unpivot", "table", "describe", "show"})
-_EXPLAIN: Final = re.compile(r"\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
-_COMMENT: Final = re.compile(r"\A(\s+|--[^\n]*(\n|\Z)|/\*.*?\*/)+", re.DOTALL)
 _VANISHED: Final = re.compile(r"No such file|Cannot open file|No files found", re.IGNORECASE)
 _NAME: Final = re.compile(r"CREATE OR REPLACE (?:VIEW|MACRO) (\w+)")
 _WORD: Final = re.compile(r"\w+")
 _SHOWN_ALL: Final = frozenset({"show", "describe", "summarize", "information_schema", "sqlite_master", "pragma"})
 """Words after which a statement may want to see every view."""
 _log: Final = logging.getLogger("flowdeck.sinks.store")
-_LOGGING: Final = re.compile(r"\benable_logging\b", re.IGNORECASE)
-
-
-class QueryRefused(ValueError):
-    """The SQL does more than read."""
 
 
 class StoreConnection:
@@ -149,9 +135,9 @@ class StoreConnection:
         """
         kinds = self._allowed if allowed is None else allowed
         if isinstance(query, str):
-            _check(self._raw, query, kinds)
+            check(self._raw, query, kinds)
         elif query.type.name not in kinds:  # a statement that DuckDB has parsed
-            _check(self._raw, query.query, kinds)
+            check(self._raw, query.query, kinds)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
@@ -392,41 +378,3 @@ def _retried(work: Callable[[], Any]) -> Any:
                 raise
 
     return work()
-
-
-def _check(raw: Any, sql: str, allowed: Collection[str]) -> None:
-    statements = raw.extract_statements(sql)
-    kinds = [statement.type.name for statement in statements]
-    text = _COMMENT.sub("", sql)
-    word = text.lstrip("( ").split(None, 1)[0].lower() if text.strip() else ""
-    if len(kinds) > 1 and allowed is not QUERIES and kinds != ["CREATE", "SELECT"]:
-        for statement in statements:
-            _check(raw, statement.query, allowed)
-        return
-
-    if kinds == ["EXPLAIN"]:
-        # EXPLAIN ANALYZE runs what it explains.
-        _check(raw, _EXPLAIN.sub("", text, count=1), allowed)
-        return
-
-    if len(kinds) == 1 and kinds[0] in allowed and not _LOGGING.search(sql):
-        return
-
-    pivot = kinds in (["MULTI"], ["CREATE", "SELECT"]) and word in _QUERY_WORDS
-    if not pivot:
-        raise QueryRefused(_refusal(kinds, allowed))
-
-
-def _refusal(kinds: list[str], allowed: Collection[str]) -> str:
-    if allowed is QUERIES:
-        return (
-            "Only one query at a time is run here (SELECT, FROM, WITH, DESCRIBE, EXPLAIN ...), and nothing that "
-            "writes or changes settings. To work on a copy, use flowdeck_sinks.store.connect() and "
-            "CREATE TABLE ... AS FROM events."
-        )
-
-    named = ", ".join(kind.replace("_", " ") for kind in kinds if kind not in allowed) or "this"
-    return (
-        f"{named} is refused: this connection reads the store and writes to memory only. To write files, use "
-        "`flowdeck store export`, or fetch the rows and write them with Python."
-    )
