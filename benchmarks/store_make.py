@@ -20,7 +20,7 @@ from typing import Any
 
 from flowdeck.layout import Layout
 from flowdeck_sinks.store._duckdb import quoted, require_duckdb
-from flowdeck_sinks.store.parts import COPY_OPTIONS, PublishedFile, parquet_select, stored_select
+from flowdeck_sinks.store.parts import COPY_OPTIONS, MERGED_OPTIONS, PublishedFile, parquet_select, stored_select
 from flowdeck_sinks.store.schema import line_select
 from flowdeck_sinks.store.unfinished import unfinished_option
 
@@ -200,7 +200,7 @@ def make(
             )
             made_of = stored_select(parquet_select([unnamed], alike=True), clustered=True)
             more = unfinished_option(connection, made_of)  # as a merge adds it
-            connection.execute(f"COPY ({made_of}) TO {quoted(temporary)} ({COPY_OPTIONS}{more})")
+            connection.execute(f"COPY ({made_of}) TO {quoted(temporary)} ({MERGED_OPTIONS}{more})")
             unnamed.unlink()
             temporary.chmod(0o600)
             temporary.rename(target)

@@ -166,3 +166,28 @@ def test_events_and_runs_read_published_history(told: Shell) -> None:
     assert [event["event_id"] for event in few] == chunks[-2:]
     runs = json.loads(told.ok("runs", "-n", "1", "--json"))
     assert [run["execution_id"] for run in runs] == ["e4"]
+
+
+WAITING = """
+from flowdeck import TriggerFlow
+
+flow = TriggerFlow(name="ask")
+
+
+async def ask(data):
+    return await data.async_pause_for(type="approval", payload={"question": "May we?"}, resume_to="next")
+
+
+flow.to(ask)
+"""
+
+
+def test_a_killed_run_that_can_be_resumed_is_not_called_lost(shell: Shell) -> None:
+    """`runs` and `sql` ask state.db: a durable run whose process was killed waits on, and says that it can go on."""
+    (shell.folder / "asking.py").write_text(WAITING)
+    running = shell.start("run", "asking:flow", "--input", "1", "--durability", "full")
+    eventually(shell.open_interrupts, "the question")
+    running.end(signal.SIGKILL)
+    assert "waiting (resumable)" in shell.ok("runs")
+    asked = shell.ok("sql", "SELECT status, resumable FROM recent_runs(1)", "--format", "csv")
+    assert asked == "status,resumable\nwaiting,true\n"

@@ -19,6 +19,7 @@ from flowdeck_sinks.store._duckdb import quoted, require_duckdb
 from flowdeck_sinks.store.parts import (
     COPY_OPTIONS,
     KEEP_MS,
+    MERGED_OPTIONS,
     VISIBLE_AFTER_MS,
     Listing,
     PublishedFile,
@@ -137,8 +138,8 @@ def commit(
     temporary = directory / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         directory.mkdir(0o700, exist_ok=True)
-        more = unfinished_option(connection, query) if file.level else ""
-        row = connection.execute(f"COPY ({query}) TO {quoted(temporary)} ({COPY_OPTIONS}{more})").fetchone()
+        options = MERGED_OPTIONS + unfinished_option(connection, query) if file.level else COPY_OPTIONS
+        row = connection.execute(f"COPY ({query}) TO {quoted(temporary)} ({options})").fetchone()
         written = int(row[0])
         checked(written)
         temporary.chmod(FILE_MODE)
