@@ -15,6 +15,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 	&& { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
 JOBS ?= 2
+# The tests start hundreds of interpreters: each compiled everything anew where this forbade to keep what was compiled.
+unexport PYTHONDONTWRITEBYTECODE
 comma := ,
 
 .DEFAULT_GOAL := help

@@ -9,30 +9,8 @@ from typing import Annotated
 import typer
 
 from flowdeck_devtools.cli import _output, missing_extra
+from flowdeck_devtools.cli._commands import Commands
 from flowdeck_devtools.cli._errors import OutputClosed, Stopped, explain, one_line
-from flowdeck_devtools.cli.demo import demo
-from flowdeck_devtools.cli.devtools import devtools
-from flowdeck_devtools.cli.diff import diff
-from flowdeck_devtools.cli.doctor import doctor
-from flowdeck_devtools.cli.errors import errors
-from flowdeck_devtools.cli.evals import evals
-from flowdeck_devtools.cli.events import events
-from flowdeck_devtools.cli.executions import executions
-from flowdeck_devtools.cli.export import export
-from flowdeck_devtools.cli.graph import graph
-from flowdeck_devtools.cli.inbox import inbox
-from flowdeck_devtools.cli.interrupts import interrupts
-from flowdeck_devtools.cli.intervene import intervene
-from flowdeck_devtools.cli.run import run as run_flow
-from flowdeck_devtools.cli.runs import runs
-from flowdeck_devtools.cli.show import show
-from flowdeck_devtools.cli.sql import sql
-from flowdeck_devtools.cli.store import store
-from flowdeck_devtools.cli.tail import tail
-from flowdeck_devtools.cli.waterfall import waterfall
-from flowdeck_devtools.cli.why import why
-from flowdeck_devtools.cli.worker import worker
-from flowdeck_devtools.cli.workspace import workspace
 
 __all__ = ["app", "run"]
 
@@ -42,36 +20,13 @@ _CLICK_ERROR: type[Exception] = next(
 
 app = typer.Typer(
     name="flowdeck",
+    cls=Commands,
     help="Run flows, watch them live, query what happened, and answer what waits for a person.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo)
-app.command("run")(run_flow)
-app.command("devtools")(devtools)
-app.command("watch", hidden=True, help="The same as devtools.")(devtools)
-app.add_typer(interrupts, name="interrupts")
-app.add_typer(executions, name="executions")
-app.command("intervene")(intervene)
-app.command("worker")(worker)
-app.add_typer(workspace, name="workspace")
-app.command("sql")(sql)
-app.add_typer(store, name="store")
-app.command("runs")(runs)
-app.command("events")(events)
-app.add_typer(export, name="export")
-app.add_typer(evals, name="evals")
-app.command("doctor")(doctor)
-app.command("graph")(graph)
-app.command("show")(show)
-app.command("waterfall")(waterfall)
-app.command("why")(why)
-app.command("diff")(diff)
-app.command("errors")(errors)
-app.command("tail")(tail)
-app.command("inbox")(inbox)
 
 
 def _show_version(wanted: bool) -> None:
