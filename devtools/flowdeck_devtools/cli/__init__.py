@@ -10,7 +10,11 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = frozenset({"typer", "duckdb", "textual", "rich", "yaml"})
+_EXTRAS = {
+    **dict.fromkeys(("typer", "duckdb", "textual", "rich", "yaml"), "devtools"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "web"),
+}
+"""Which extra brings a package."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,10 +34,8 @@ def main(argv: list[str] | None = None) -> None:
 def missing_extra(error: ModuleNotFoundError) -> str | None:
     """Say how to install what ``error`` misses; ``None`` when it is none of the extra's packages."""
     package = (error.name or "").partition(".")[0]
-    if package not in _EXTRA:
-        return None
-
-    return f"{package} is not installed: pip install 'flowdeck[devtools]'"
+    extra = _EXTRAS.get(package)
+    return None if extra is None else f"{package} is not installed: pip install 'flowdeck[{extra}]'"
 
 
 def _fail(message: str | None) -> None:

@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, str]] = {
         "executions": "executions:executions",
         "intervene": "intervene:intervene",
         "worker": "worker:worker",
+        "serve": "serve:serve",
         "workspace": "workspace:workspace",
         "sql": "sql:sql",
         "store": "store:store",

@@ -51,7 +51,7 @@ def explain(error: BaseException) -> CliError | None:
         return CliError(one_line(error), 1)
 
     if _is_a(error, "duckdb", "Error"):
-        return CliError(f"SQL: {one_line(error)}", 1)
+        return CliError(f"SQL: {_drawn(error)}", 1)
 
     if _is_a(error, "sqlite3", "Error"):
         return CliError(f"the control database cannot be used: {one_line(error)}", 1)
@@ -63,6 +63,28 @@ def one_line(error: BaseException | str) -> str:
     """Return a message on one line, without what a terminal would obey."""
     text = " ".join(str(error).split())
     return "".join(char for char in text if char.isprintable()) or type(error).__name__
+
+
+def _drawn(error: BaseException) -> str:
+    """Return a message of DuckDB, which may end with the line at fault and a caret below it.
+
+    DuckDB counts characters that take no place on a terminal, tabs among them, as nothing.
+    """
+    head, mark, line = str(error).partition("\nLINE ")
+    drawing = line.splitlines()
+    if not mark or len(drawing) < 2 or drawing[1].strip(" ^"):
+        return one_line(error)
+
+    caret = drawing[1].rstrip()
+    before = len(caret) - len(caret.lstrip())
+    shown = "LINE "
+    for char in drawing[0]:
+        if char == "\t":  # a space instead, so that words stay apart
+            before += len(shown) <= before
+            shown += " "
+        elif char.isprintable():
+            shown += char
+    return f"{one_line(head)}\n  {shown}\n  {' ' * before}{caret.lstrip()}"
 
 
 def place_of(error: BaseException, below: Path) -> str:

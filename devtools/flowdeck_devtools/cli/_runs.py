@@ -87,8 +87,13 @@ def find_run(
 
     rows = _matching(reader, "execution_id = $id OR run_id = $id", wanted)
     if not rows:
-        starts = "starts_with(execution_id, $id) OR starts_with(run_id, $id)"
-        rows = _matching(reader, f"{starts} OR suffix(execution_id, $id) OR suffix(run_id, $id)", wanted.lstrip("…"))
+        if "…" in wanted.lstrip("…"):  # as the screens show it: a piece of the prefix, and the end
+            like = "'%' || replace($id, '…', '%')"
+            rows = _matching(reader, f"execution_id LIKE {like} OR run_id LIKE {like}", wanted)
+        else:
+            starts = "starts_with(execution_id, $id) OR starts_with(run_id, $id)"
+            ends = "suffix(execution_id, $id) OR suffix(run_id, $id)"
+            rows = _matching(reader, f"{starts} OR {ends}", wanted.lstrip("…"))
     if not rows:
         raise CliError(f"there is no run {wanted!r}; see: flowdeck runs{command_store(root)}", 2)
 

@@ -128,7 +128,7 @@ def _write_links(links: Links) -> None:
         if not rows:
             continue
         _output.out(f"\n{title}")
-        for text in rows[:_LINK_ROWS]:
+        for text, _ in rows[:_LINK_ROWS]:
             _output.out("  " + clean(text, limit=_room()))
         if len(rows) > _LINK_ROWS:
             _output.out(f"  … {len(rows) - _LINK_ROWS} more: --json")

@@ -135,7 +135,7 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Remove old events. What open executions, evaluations and definitions need stays."""
-    from flowdeck.durable import ControlClient
+    from flowdeck_devtools.core.resumable import resumable_executions
     from flowdeck_sinks.store.maintenance import Policy
     from flowdeck_sinks.store.maintenance import prune as work
 
@@ -152,8 +152,7 @@ def prune(
     )
     held: set[str] | None = None
     if layout.state_db.exists():  # without it (an imported store) every execution that has not ended counts as open
-        with ControlClient(layout.root) as client:
-            held = {row.id for row in client.list_executions(open_only=True, limit=1_000_000)}
+        held = set(resumable_executions(layout.root))
     report = work(layout, policy, dry_run=dry_run, open_executions=held)
     would = "would be " if dry_run else ""
     not_exported = ", ".join(f"{count:,} for {name}" for name, count in sorted(report.not_exported.items()))
@@ -164,6 +163,7 @@ def prune(
         f"{report.events_kept:,} old events stay: open executions, evaluations, definitions"
         if report.events_kept
         else "",
+        f"{_many(report.waiting, 'new file')} left out; ask again in a minute" if report.waiting else "",
         f"{_many(report.blobs_removed, 'blob')} removed" if report.blobs_removed else "",
         f"not exported before: {not_exported}" if not_exported else "",
     )

@@ -159,10 +159,10 @@ class Gate:
         verdict = core.interrupts[asked[1]].response
         task.interrupt = None
         if verdict["action"] == "retry":
-            self._driver._rerun.add(task.num)
+            self._driver.runs_again(task.num, True)
             return True
 
-        self._driver._rerun.discard(task.num)
+        self._driver.runs_again(task.num, False)
         if verdict["action"] == "skip":
             following = core.done(task, verdict.get("value"))
             if following is not None:
@@ -170,7 +170,7 @@ class Gate:
         else:
             reason = verdict.get("reason") or "given up after a crash"
             error = HandlerFailed(f"chunk {op.name!r} must not run twice: {reason}")
-            self._driver._errors.setdefault(task.group, error)
+            self._driver.keep_error(task.group, error)
             core.failed(task, "HandlerFailed", str(error))
 
         return False
@@ -188,7 +188,7 @@ class Gate:
         }
         now = driver.services.clock.time_us()
         interrupt = core.ask_rerun(task, f"q:rerun:{task.attempt}", now, payload, RERUN_SCHEMA)
-        driver._rerun.discard(task.num)
+        driver.runs_again(task.num, False)
         driver.execution._announce(interrupt, "pause", driver.run)
         core.done(task, None)
 
@@ -283,10 +283,19 @@ class GatedStream(RuntimeStream):
 
         return was_open
 
+    def rest(self) -> None:
+        """The run waits: readers hear of it after the last item that is held back."""
+        if self._log.gated and self._log.error is None and not self._log.idle:
+            self._log.hold_behind(_REST)
+        else:
+            super().rest()
+
     def release(self, item: Any) -> None:
         """Hand out an item that is committed."""
         if item is _END:
             RuntimeStream.close(self)
+        elif item is _REST:
+            RuntimeStream.rest(self)
         else:
             RuntimeStream.put(self, item)
 
@@ -297,3 +306,4 @@ class GatedStream(RuntimeStream):
 
 
 _END: Final = object()
+_REST: Final = object()

@@ -192,15 +192,17 @@ class InputLog:
         self.add(["w", 0, self.execution._core.seq, row_id, kind, target, actor, outcome, detail])
 
     def steered(self, core: RecordedCore) -> None:
-        """Record the interventions of a core, when they have changed."""
+        """Record the interventions of a core that have changed since they were recorded last; the first time, all."""
         ledger = core.ledger
         if ledger is None:
             return
 
         stamp = (ledger.version, ledger.changes, len(ledger.pending))
-        if self._steered.get(core.child, (0, 0, 0)) != stamp:
+        recorded = self._steered.get(core.child)
+        if (recorded or (0, 0, 0)) != stamp:
             self._steered[core.child] = stamp
-            self.add(["i", core.child, core.seq, ledger.dump(), core.version])
+            news = ledger.news()
+            self.add(["i", core.child, core.seq, ledger.dump() if recorded is None else news, core.version])
 
     def take_over(self, token: int, seq: int, replica: Any, changed: bool) -> None:
         """Go on from a state that was loaded from the store.
@@ -345,6 +347,10 @@ class InputLog:
     def hold(self, item: Any) -> None:
         """Keep a stream item back until what led to it, itself included, is committed."""
         self._held.append((self._sent + 1, item))
+
+    def hold_behind(self, item: Any) -> None:
+        """Keep something that is not recorded itself back until everything recorded so far is committed."""
+        self._held.append((self._sent + self._dirty(), item))
 
     def _finished(self, error: BaseException | None) -> None:
         """The store is done with a commit. Called on any thread."""

@@ -153,9 +153,9 @@ class InterruptMixin(ExecutionBase):
         try:
             self._answer(interrupt_id, value, actor)
         except Exception as exc:  # it does not fit; the interrupt goes on waiting for one that does
-            self._settled_row(row, interrupt_id, actor, "rejected", f"{type(exc).__name__}: {exc}")
+            self._settled_row(row, interrupt_id, actor, "rejected", f"{type(exc).__name__}: {exc}", value)
         else:
-            self._settled_row(row, interrupt_id, actor, "applied", "it had come early")
+            self._settled_row(row, interrupt_id, actor, "applied", "it had come early", value)
 
     # -- continuing ----------------------------------------------------------------------------------------------
 
@@ -172,13 +172,52 @@ class InterruptMixin(ExecutionBase):
             UnencodableValue: the value cannot be stored.
         """
         if self._lifecycle != "open":
-            self._warn(f"continue_with({interrupt_id!r}) refused, it is {self._lifecycle}")
-            payload = {"lifecycle_state": self._lifecycle, "interrupt_id": interrupt_id}
-            self._emit_event(self._events.continue_rejected, payload)
+            self._refuse_answer(interrupt_id)
             return None
 
         self._bind()
         interrupt, group, record = self._answer(interrupt_id, value, actor)
+        await self._settle_answer(interrupt, group)
+        return record
+
+    def continue_nowait(
+        self, interrupt_id: str, value: Any = None, *, actor: str | None = None
+    ) -> dict[str, Any] | None:
+        """Answer an interrupt and return at once, the resumed branch running. Needs the loop the execution lives on.
+
+        Returns and raises what :meth:`async_continue_with` does, except for what the branch raises.
+        """
+        if self._lifecycle != "open":
+            self._refuse_answer(interrupt_id)
+            return None
+
+        self._bind()
+        _, _, record = self._answer(interrupt_id, value, actor)
+        self._driver.drain()
+        self._on_idle()
+        return record
+
+    async def _continue_from(
+        self, task: Task, tag: str, interrupt_id: str, value: Any, actor: str | None
+    ) -> dict[str, Any] | None:
+        """The same, from a handler: ``tag`` says whether an earlier attempt of it gave this answer already."""
+        known = task.tags.get(tag) if task.tags is not None else None
+        if known is not None:
+            interrupt = self._core.interrupts[interrupt_id]
+            group, record = known[1], self._record(interrupt)
+            if group not in self._core.groups:
+                return record
+        elif self._lifecycle != "open":
+            self._refuse_answer(interrupt_id)
+            return None
+        else:
+            interrupt, group, record = self._answer(interrupt_id, value, actor)
+
+        self._core.lend(task, group, tag)
+        await self._settle_answer(interrupt, group)
+        return record
+
+    async def _settle_answer(self, interrupt: Interrupt, group: int) -> None:
         try:
             await self._driver.settle(group)
             if interrupt.frame is not None:
@@ -186,7 +225,10 @@ class InterruptMixin(ExecutionBase):
         finally:
             self._on_idle()
 
-        return record
+    def _refuse_answer(self, interrupt_id: str) -> None:
+        self._warn(f"continue_with({interrupt_id!r}) refused, it is {self._lifecycle}")
+        payload = {"lifecycle_state": self._lifecycle, "interrupt_id": interrupt_id}
+        self._emit_event(self._events.continue_rejected, payload)
 
     def continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> dict[str, Any] | None:
         """Synchronous twin of :meth:`async_continue_with`."""
@@ -266,7 +308,7 @@ class InterruptMixin(ExecutionBase):
             self._disarm(interrupt.id)
 
         records = [self._record(interrupt) for interrupt in waiting]
-        payload = {"signal": dict(self._last_signal or {}), "interrupts": records}
+        payload = {"signal": self.get_last_signal() or {}, "interrupts": records}
         self._emit_event(self._events.execution_resumed, payload)
         for interrupt in waiting:
             self._put_interrupt("resume", interrupt)
@@ -334,7 +376,9 @@ class InterruptMixin(ExecutionBase):
     async def _sub_flow_settled(self, interrupt: Interrupt) -> None:
         raise NotImplementedError
 
-    def _settled_row(self, row: int, target: str, actor: str | None, outcome: str, detail: str | None) -> None:
+    def _settled_row(
+        self, row: int, target: str, actor: str | None, outcome: str, detail: str | None, value: Any
+    ) -> None:
         raise NotImplementedError
 
     def _on_idle(self) -> None:

@@ -92,6 +92,7 @@ class LifecycleMixin(FramesMixin):
                 self._emit_event(self._events.execution_waiting, {"interrupt_ids": list(self._core.open)})
                 self._tell_control("waiting")
 
+            self._stream.rest()
             return
 
         timeout = self.auto_close_timeout
@@ -148,7 +149,7 @@ class LifecycleMixin(FramesMixin):
         self._core.version += 1
         self._emit_event(
             self._events.execution_failed,
-            {"last_signal": self._last_signal, "origin_run_id": getattr(error, "_flowdeck_origin", None)},
+            {"last_signal": self.get_last_signal(), "origin_run_id": getattr(error, "_flowdeck_origin", None)},
             duration_us=self._age_us(),
             message=f"flow {self._plan.flow_name!r} failed: {type(error).__name__}: {error}"[:500],
             error=error,
@@ -303,10 +304,11 @@ class LifecycleMixin(FramesMixin):
         if not self._driver.live:
             return
 
-        if not self._driver.live:
-            return
+        own = self._driver.own_records()
+        if own:
+            self._step_aside(own[0])
 
-        besides = self._driver.own_branches()
+        besides = len(own)
         if self._driver.live <= besides:
             return
 
@@ -322,6 +324,14 @@ class LifecycleMixin(FramesMixin):
             payload = {"pending_task_count": count, "timeout": timeout}
             self._emit_event(self._events.pending_tasks_cancelled, payload)
             await self._stop_work()
+
+    def _step_aside(self, record: int) -> None:
+        """A handler closes its execution: what waits for its place is to end before, so it gets that place."""
+        core = self._core
+        task = core.tasks.get(record)
+        if task is not None and not (core.guests and task.group in core.guests):
+            core.lend(task, task.group)
+            self._driver.drain()
 
     async def _stop_work(self) -> None:
         """Cancel everything but the caller's own branch, and leave behind what swallows its cancellation."""

@@ -29,13 +29,15 @@ class RuntimeStream:
     that was behind them gets one ``{"type": "stream", "action": "gap", "missed": n}`` item in their place.
     """
 
-    __slots__ = ("_base", "_items", "_waiters", "closed", "limit")
+    __slots__ = ("_base", "_items", "_waiters", "closed", "limit", "resting")
 
     def __init__(self, limit: int = 100_000) -> None:
         self._items: list[Any] = []
         self._base = 0
         self._waiters: list[asyncio.Future[None]] = []
         self.closed = False
+        self.resting = False
+        """The run waits for somebody, and every item that led there is out."""
         self.limit = limit
 
     def __len__(self) -> int:
@@ -46,6 +48,7 @@ class RuntimeStream:
         if self.closed:
             return
 
+        self.resting = False
         self._items.append(item)
         if len(self._items) > self.limit:
             half = self.limit // 2  # one big cut now and then, not one shift an item
@@ -53,6 +56,12 @@ class RuntimeStream:
             self._base += half
 
         self._wake()
+
+    def rest(self) -> None:
+        """The run waits for somebody now. Readers that look at :attr:`resting` are woken."""
+        if not self.resting:
+            self.resting = True
+            self._wake()
 
     def close(self) -> bool:
         """End the stream: readers stop after the last item. Returns whether it was open."""
@@ -72,6 +81,32 @@ class RuntimeStream:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest item that is still held."""
+        return self._base
+
+    def since(self, position: int, limit: int) -> list[Any]:
+        """Return at most ``limit`` items from number ``position`` on, which is not before :attr:`first`."""
+        start = position - self._base
+        items = self._items[start : start + limit]
+        for index, item in enumerate(items):
+            if isinstance(item, Deferred):
+                items[index] = self._items[start + index] = item.build()
+
+        return items
+
+    def changed(self) -> asyncio.Future[None]:
+        """Return a future that is done at the next item, rest or end; :meth:`forget` it when nobody waits any more."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def forget(self, waiter: asyncio.Future[None]) -> None:
+        """Wake ``waiter`` no more."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     async def read(self, timeout: float | None, clock: Clock) -> AsyncIterator[Any]:
         """Yield every item until the stream ends, or until none came for ``timeout`` seconds (with a warning)."""
@@ -98,11 +133,10 @@ class RuntimeStream:
             if self.closed:
                 return
 
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            changed = self.changed()
             try:
                 async with clock.timeout(timeout):
-                    await waiter
+                    await changed
             except TimeoutError:
                 warnings.warn(f"the runtime stream had no item for {timeout} s", UserWarning, stacklevel=2)
                 return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.lifecycle import LifecycleMixin
 from flowdeck.execution.state import Interrupt
-from flowdeck.execution.stream import Deferred
+from flowdeck.execution.stream import Deferred, RuntimeStream
 
 if TYPE_CHECKING:
     from flowdeck.execution.sub_flow import SubFlowLink
@@ -52,6 +52,16 @@ class InterruptItem(Deferred):
 
 class StreamMixin(LifecycleMixin):
     """The part of an execution that has a runtime stream."""
+
+    @property
+    def stream(self) -> RuntimeStream:
+        """The runtime stream itself, for readers that keep a position of their own."""
+        return self._stream
+
+    @property
+    def epoch(self) -> int:
+        """How often the run has been taken up, from 1: together with an item's number it names the item."""
+        return self._epoch
 
     def put_into_stream(self, item: Any) -> None:
         """Put a product event on the runtime stream. Refused with a warning once the execution is closed."""

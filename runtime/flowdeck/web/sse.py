@@ -1,0 +1,111 @@
+"""Frames as Server-Sent Events, with ids to come back to, and an end for clients that do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from flowdeck.web.feed import Frame, encode_item
+
+__all__ = ["EventStream"]
+
+_log = logging.getLogger("flowdeck.web")
+
+RETRY_MS: Final = 1_000
+"""After so long a browser connects again."""
+
+
+class EventStream(Response):
+    """Sends frames as they come.
+
+    An item is an unnamed event (``onmessage``); the feed's own frames are named. Every event has an ``id``, which the
+    browser sends back as ``Last-Event-ID``. A client that takes nothing for ``stall`` seconds is let go with a
+    ``dropped`` event as the last thing in its buffer: what it has missed it gets when it comes back.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncIterator[list[Frame]], *, stall: float = 30.0, stop: asyncio.Event | None = None):
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._frames = frames
+        self._stall = stall
+        self._stop = stop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the run has ended, the client is gone, or the service stops."""
+        loop = asyncio.get_running_loop()
+        sending = loop.create_task(self._send(send))
+        leaving = loop.create_task(_left(receive))
+        waits: set[asyncio.Task[Any]] = {sending, leaving}
+        if self._stop is not None:
+            waits.add(loop.create_task(self._stopped(self._stop)))
+
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+
+            await asyncio.gather(*waits, return_exceptions=True)
+
+        if sending.done() and not sending.cancelled() and sending.exception() is not None:
+            raise sending.exception()  # type: ignore[misc]
+
+        if not leaving.done() or leaving.cancelled():
+            await self._finish(send)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with aclosing(self._frames) as frames:  # type: ignore[type-var]
+            body = f"retry: {RETRY_MS}\n\n".encode()
+            await self._chunk(send, body)
+            async for batch in frames:
+                body = b"".join(map(_encoded, batch)) if batch else b": alive\n\n"
+                if not await self._chunk(send, body):
+                    return
+
+    async def _chunk(self, send: Send, body: bytes) -> bool:
+        try:
+            async with asyncio.timeout(self._stall):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        except TimeoutError:
+            _log.info("a client of an event stream took nothing for %g s and was let go", self._stall)
+            reason = {"reason": f"nothing was read for {self._stall:g} s; connect again to go on"}
+            body = b"event: dropped\ndata: " + encode_item(reason) + b"\n\n"
+            try:
+                async with asyncio.timeout(0.1):
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+            except TimeoutError:
+                pass
+
+            return False
+
+        return True
+
+    async def _finish(self, send: Send) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (TimeoutError, OSError):
+            pass
+
+    @staticmethod
+    async def _stopped(stop: asyncio.Event) -> None:
+        await stop.wait()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _encoded(frame: Frame) -> bytes:
+    event = b"" if frame.event == "item" else b"event: " + frame.event.encode() + b"\n"
+    return b"%sid: %s\ndata: %s\n\n" % (event, str(frame.position).encode(), encode_item(frame.data))
