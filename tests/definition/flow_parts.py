@@ -37,7 +37,8 @@ def spread(data: Data) -> Any:
 
 
 async def note(data: Data) -> Any:
-    await data.async_append_state("notes", [data.scope, size(data.input)], emit=False)
+    seen = [item["payload"] for item in data.interventions]
+    await data.async_append_state("notes", [data.scope, size(data.input), *seen], emit=False)
     return data.input
 
 
@@ -107,6 +108,7 @@ def flow_specs(depth: int = 3) -> st.SearchStrategy[Spec]:
             st.just("sub"), inner, st.sampled_from([None, {"value": "result"}, {"runtime_data": {"c": "result"}}])
         ),
         st.tuples(st.just("when"), st.sampled_from(["and", "or", "simple_or"])),
+        st.tuples(st.just("point"), st.sampled_from([None, "t"])),
         st.tuples(st.just("collect"), st.sampled_from(["filled_and_update", "filled_then_empty"])),
     )
     return st.lists(st.one_of(step, step, block), min_size=1, max_size=4)
@@ -160,6 +162,9 @@ class _Builder:
             (self.name("note"), note)
         )
         return at
+
+    def point(self, at: Any, target: str | None) -> Any:
+        return at.intervention_point(name=self.name("point"), target=target).to((self.name("note"), note))
 
     def collect(self, at: Any, mode: str) -> Any:
         place = self.name("place")

@@ -48,6 +48,7 @@ def whole() -> TriggerFlow:
         .end_for_each()
         .batch(("a", grow), ("b", grow), name="both")
         .to_sub_flow(child)
+        .intervention_point(name="safe", target="here")
     )
     return flow
 
@@ -157,6 +158,12 @@ def changed(change: Callable[[dict[str, Any], dict[str, dict[str, Any]]], Any]) 
             "must begin with value",
         ),
         (lambda c, op: op["child"]["options"].update(write_back=3), ConfigError, "expected a mapping"),
+        (
+            lambda c, op: op["safe"]["options"].update(target=5),
+            ConfigError,
+            "options.target must be text or null, got 5",
+        ),
+        (lambda c, op: op["safe"]["options"].update(target=""), ConfigError, "options.target must be text or null"),
     ],
 )
 def test_a_config_that_is_wrong(change: Any, error: type[ConfigError], text: str) -> None:

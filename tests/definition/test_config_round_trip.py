@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.definition import flow_parts
 from tests.definition.flow_parts import Spec, build, flow_specs, register
 from tests.execution.support import World
 
-from flowdeck.errors import ConfigError
+from flowdeck.errors import ConfigError, InterventionTargetWarning
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowRuntimeData
 
 Data = TriggerFlowRuntimeData
@@ -25,9 +26,26 @@ PEER_CONFIG = Path(__file__).parent / "data" / "peer_config.json"
 
 
 def what_happens(flow: TriggerFlow, value: Any) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-    """Run a flow in virtual time; return its close snapshot and all that its steps were told to be."""
+    """Run a flow in virtual time, with two interventions if it takes any; return its close snapshot, where they became
+    visible included, and all that its steps were told to be."""
     world = World()
-    snapshot = asyncio.run(world.run(flow, value))
+
+    async def run() -> dict[str, Any]:
+        execution = world.execution(flow)
+        for target in ("t", None) if flow.plan.points else ():
+            await execution.async_intervene(f"for {target}", target=target)
+
+        await execution.async_start(value)
+        return await execution.async_close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InterventionTargetWarning)
+        snapshot = asyncio.run(run())
+
+    snapshot["seen at"] = [
+        (item["payload"], item["status"], (item["insertion"] or {}).get("scope"))
+        for item in snapshot.pop("$interventions", {}).values()
+    ]
     assert not world.recorder.problems
     steps = [
         (r.event_type, r.scope, r.payload.get("chunk_id"), r.payload.get("chunk_name"), r.payload.get("operator_kind"))
@@ -145,7 +163,7 @@ def test_the_executions_of_a_flow_are_not_changed_by_a_load() -> None:
 
     assert asyncio.run(run()) == {"marked": 4}
     assert flow.name == "after"
-    assert what_happens(flow, 5)[0] == {"notes": [["note", 5]], "marked": 5}
+    assert what_happens(flow, 5)[0] == {"notes": [["note", 5]], "marked": 5, "seen at": []}
 
 
 def test_a_saved_run_goes_on_in_an_imported_flow() -> None:
@@ -219,6 +237,7 @@ def test_a_config_of_the_compatible_api_runs() -> None:
         "met": {"left": 38, "right": 39},
         "gathered": {"event": {"Left": 38, "Right": 39}},
         "from_child": 39,
+        "seen at": [],
     }
     assert len([step for step in steps if step[0] == "chunk.completed" and step[3] == "double"]) == 3
     again = TriggerFlow(blueprint=flow.save_blueprint())
@@ -234,17 +253,35 @@ def test_adding_to_a_flow() -> None:
     flow.load_flow_config(other.get_flow_config(), replace=False)
     flow.load_flow_config(other.get_flow_config(), replace=False)
     assert (flow.name, [op.name for op in flow.operators()]) == ("more", ["grow 1", "note 2", "mark 3"])
-    assert what_happens(flow, 1)[0] == {"notes": [["note 2", 2]], "marked": 2}
+    assert what_happens(flow, 1)[0] == {"notes": [["note 2", 2]], "marked": 2, "seen at": []}
 
 
-def test_adding_what_conflicts() -> None:
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("note 2", lambda op: op.update(listen_signals=[{"trigger_event": "Other"}])),
+        ("note 2", lambda op: op["options"].update(retry={"attempts": 3})),
+        ("note 2", lambda op: op["options"].update(timeout=2.0)),
+        ("case", lambda op: op["condition_ref"].update(name="large")),
+        ("child", lambda op: op["options"].update(write_back={"runtime_data": {"elsewhere": "result"}})),
+        ("child", lambda op: op["options"]["sub_flow_config"]["operators"][0]["options"].update(replay_safe=False)),
+    ],
+)
+def test_adding_what_conflicts(name: str, change: Any) -> None:
     """An id that stands for different things is refused, and the flow stays as it was."""
+    child = TriggerFlow(name="child")
+    child.to(flow_parts.grow)
     flow = register(TriggerFlow(name="whole"))
-    flow.to(("grow 1", flow_parts.grow)).to(("note 2", flow_parts.note))
+    flow.to(("note 2", flow_parts.note)).match(name="choose").case(flow_parts.even).to(
+        ("yes", flow_parts.note)
+    ).end_match().to_sub_flow(child, write_back={"runtime_data": {"here": "result"}})
     before = flow.describe()
     config = flow.get_flow_config()
-    config["operators"][1]["listen_signals"] = [{"trigger_event": "Other"}]
-    with pytest.raises(ConfigError, match=r"operator id 'chunk-\w+' is chunk 'note 2' in the config, and the flow has"):
+    flow.load_flow_config(config, replace=False)
+    (changed,) = [op for op in config["operators"] if op["name"].partition(":")[0] == name]
+    change(changed)
+    where = "choose" if name == "case" else name
+    with pytest.raises(ConfigError, match=rf"operator id '[\w-]+' is \w+ '{where}' in the config, and the flow has"):
         flow.load_flow_config(config, replace=False)
 
     assert flow.describe() == before

@@ -849,6 +849,17 @@ def a_request_to_the_ended_is_refused(b: StoreBench) -> None:
     assert store.put_inbox("emit", "e1", "Go", 1, "ann").outcome == "rejected"
 
 
+def a_start_of_what_is_there_is_a_conflict(b: StoreBench) -> None:
+    """An id is started once, whoever asks and under whichever key; asked again with the key it is a duplicate."""
+    store = b.open()
+    assert store.put_inbox("start", "e1", "tested", 1, "ann", "k1").accepted
+    b.begin(store)
+    assert store.put_inbox("start", "e1", "tested", 1, "ann", "k1").outcome == "duplicate"
+    assert store.put_inbox("start", "e1", "tested", 1, "bob", "k2").outcome == "conflict"
+    b.finish(store, "e1", 1)
+    assert store.put_inbox("start", "e1", "tested", 1, "bob", "k3").outcome == "conflict"
+
+
 def requests_wait_for_the_next_owner(b: StoreBench) -> None:
     """What nobody applied is handed to whoever owns the execution next."""
     one, two = b.open("a"), b.open("b")

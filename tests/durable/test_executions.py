@@ -517,6 +517,34 @@ async def test_a_request_is_applied_once_over_a_crash(world: World) -> None:
     await taken.async_cancel()
 
 
+async def test_a_clock_outside_can_say_that_the_time_has_come(world: World) -> None:
+    """A ``timer`` row expires the interrupt it names, by its own rule, once, also when nobody runs the execution."""
+    shelf = Shelf()
+    flow = TriggerFlow(name="clock")
+    flow.to(("ask", lambda data: data.pause_for(type="ok", expires_in=3600.0, on_expire={"value": "late"}))).to(
+        ("keep", lambda data: data.set_state("out", data.input))
+    )
+    first = Process(world, shelf, "first")
+    execution = first.start(flow, 1)
+    await asyncio.gather(*first.work)
+    (interrupt_id,) = execution.get_pending_interrupts()
+    await first.kill()
+    again = Process(world, shelf, "second")
+    assert again.store.put_inbox("timer", execution.id, interrupt_id, None, "cron").accepted
+    assert again.store.put_inbox("timer", execution.id, "i-nobody", None, "cron").accepted
+    taken = again.take_up(flow, execution.id)
+    await turns(20)
+    assert taken.get_state() == {"out": "late"} and not taken.get_pending_interrupts()
+    again.store.put_inbox("timer", execution.id, interrupt_id, None, "cron")
+    again.store.put_inbox("start", "other", "clock", None, "cron")
+    await turns(20)
+    outcomes = [(row["kind"], row["outcome"]) for row in shelf.inbox]
+    assert outcomes == [("timer", "applied"), ("timer", "rejected"), ("timer", "expired"), ("start", None)]
+    assert world.payloads("triggerflow.inbox_applied")[0]["actor"] == "cron"
+    assert len(world.records("triggerflow.interrupt_expired")) == 1
+    await taken.async_close()
+
+
 async def test_an_action_names_its_actor_in_the_log_and_the_events(world: World) -> None:
     """Who answered is part of the committed input and of what observers see."""
     store = world.services.store = MemoryStore()
@@ -525,12 +553,15 @@ async def test_an_action_names_its_actor_in_the_log_and_the_events(world: World)
     execution = world.execution(flow)
     await execution.async_start()
     (interrupt_id,) = execution.get_pending_interrupts()
-    store.put_inbox("resume", execution.id, interrupt_id, True, "ann")
+    store.put_inbox("resume", execution.id, interrupt_id, {"ok": True, "password": "hunter2"}, "ann")
     await turns(20)
     records = [record for _, records in store.load(execution.id).batches for record in records]
     assert [record[6] for record in records if record[0] == "A"] == ["ann"]
     assert [record[6] for record in records if record[0] == "w"] == ["ann"]
-    assert world.payloads("triggerflow.inbox_applied")[-1]["actor"] == "ann"
+    applied = world.payloads("triggerflow.inbox_applied")[-1]
+    assert (applied["actor"], applied["payload"]) == ("ann", {"ok": True, "password": "hunter2"})
+    wire = world.records("triggerflow.inbox_applied")[-1].encoded
+    assert b'"ok":true' in wire and b"hunter2" not in wire, "what was answered is told, secrets are not"
     assert world.payloads("triggerflow.interrupt_answered")[-1]["actor"] == "ann"
     await execution.async_close()
 
@@ -713,7 +744,7 @@ async def test_a_fork_goes_its_own_way(world: World) -> None:
     store = MemoryStore()
     world.services.store = store
     execution = world.execution(flow)
-    await execution.async_start()
+    await execution.async_start({"order": 7})
     new = store.fork(execution.id, actor="bob")
     claim = store.claim(new)
     forked = restore(flow, claim, world.services, {})
@@ -725,6 +756,35 @@ async def test_a_fork_goes_its_own_way(world: World) -> None:
     assert forked.run_context.meta["forked_from"] == execution.id
     recovered = world.records("triggerflow.execution_recovered")[-1]
     assert recovered.payload["forked_from"] == execution.id
+    (started,) = [r for r in world.records("triggerflow.execution_started") if r.run.execution_id == new]
+    assert {key: started.payload[key] for key in ("initial_value", "forked_from", "forked_at", "actor")} == {
+        "initial_value": {"order": 7},
+        "forked_from": execution.id,
+        "forked_at": claim.forked_at,
+        "actor": "bob",
+    }
+    assert store.history(new), "a fork's own inputs are its history"
+    again = restore(flow, store.claim(store.fork(new, actor=None)), world.services, {})
+    assert again._origin["initial_value"] == {"order": 7}, "a fork of a fork knows the first beginning"
+    await execution.async_cancel()
+
+
+async def test_a_fork_begins_once(world: World) -> None:
+    """Taken up a second time it is recovered like any other: it does not say again that it has begun."""
+    flow = asking("ask")
+    store = world.services.store = MemoryStore()
+    execution = world.execution(flow)
+    await execution.async_start(1)
+    new = store.fork(execution.id, actor="bob")
+    for _ in range(2):
+        forked = restore(flow, store.claim(new), world.services, {})
+        await forked.async_recover()
+        await forked.async_set_state("seen", 1)
+        await turns(5)
+        forked._log._lost(RuntimeError("gone"))  # type: ignore[union-attr]
+
+    started = [r for r in world.records("triggerflow.execution_started") if r.run.execution_id == new]
+    assert len(started) == 1 and len(world.records("triggerflow.execution_recovered")) == 2
     await execution.async_cancel()
 
 
@@ -791,3 +851,17 @@ async def test_a_long_run_is_taken_up_from_a_snapshot(world: World, monkeypatch:
     again.take_up(flow, execution_id)
     state = await finish(again, ok)
     assert state is not None and state["end"] is True and len(state["seen"]) == 20
+
+
+async def test_a_state_set_from_outside_stands_once_the_caller_is_told(world: World) -> None:
+    """`async_set_state` of an execution returns after the commit, not before."""
+    store = world.services.store = SlowStore()
+    execution = world.execution(TriggerFlow(name="outside"), auto_close=False)
+    started = asyncio.create_task(execution.async_start())
+    await commit_all(store)
+    await started
+    told = asyncio.create_task(execution.async_set_state("x", 1))
+    await turns(10)
+    assert not told.done() and store.waiting
+    await commit_all(store)
+    await told

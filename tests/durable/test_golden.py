@@ -144,6 +144,28 @@ def with_state_listener() -> TriggerFlow:
     return flow
 
 
+def rest_of_the_review(flow: TriggerFlow) -> TriggerFlow:
+    flow.to(("one", lambda data: data.emit("ONE", 1)))
+    flow.when({"event": ["ONE", "TWO"]}).to(("gate", lambda data: data.set_state("gate", data.input)))
+    return flow
+
+
+def renamed_after_the_join() -> TriggerFlow:
+    made = parts()
+    flow = TriggerFlow(name="golden review")
+    flow.to(("split", made["split"])).for_each(name="members").to(("each", made["each"])).end_for_each().to(
+        ("joined under another name", made["joined"])
+    )
+    return rest_of_the_review(flow)
+
+
+def without_block() -> TriggerFlow:
+    made = parts()
+    flow = TriggerFlow(name="golden review")
+    flow.to(("split", made["split"])).to(("each", made["each"])).to(("joined", made["joined"]))
+    return rest_of_the_review(flow)
+
+
 GOES_ON: dict[str, Callable[[], TriggerFlow]] = {
     "the same": review,
     "other bodies": lambda: other(handlers=parts()),
@@ -155,6 +177,7 @@ GOES_ON: dict[str, Callable[[], TriggerFlow]] = {
     "a listener for state": with_state_listener,
     "a limit for later members": with_limit,
     "renamed and migrated": migrated,
+    "a step renamed that was not reached": renamed_after_the_join,
 }
 BLOCKED: dict[str, tuple[Callable[[], TriggerFlow], str]] = {
     "the asking step is gone": (lambda: other(each="member"), "operator 'each'"),
@@ -163,6 +186,7 @@ BLOCKED: dict[str, tuple[Callable[[], TriggerFlow], str]] = {
     "the gate waits for more": (lambda: gate("ONE", "TWO", "THREE"), "triggers of gate|operator"),
     "the gate waits for others": (lambda: gate("ONE", "THREE"), "triggers of gate|operator"),
     "the block is another": (batch_in_place_of_for_each, "members"),
+    "the block is gone": (without_block, "members"),
     "the block has no end": (no_end, "the end of block"),
     "nothing is left": (lambda: TriggerFlow(name="golden review"), "operator"),
 }

@@ -51,6 +51,28 @@ def asking(**options: Any) -> TriggerFlow:
     return flow
 
 
+class Heard:
+    """A sink that keeps what it is told."""
+
+    name = "heard"
+
+    def __init__(self, center: EventCenter) -> None:
+        self.records: list[Any] = []
+        center.add_sink(self, min_level="DEBUG")
+
+    def accept(self, record: Any) -> None:
+        self.records.append(record)
+
+    def flush(self, timeout: float) -> bool:
+        return True
+
+    def close(self, timeout: float) -> None:
+        pass
+
+    def statistics(self) -> dict[str, int | float | str]:
+        return {}
+
+
 async def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := holds()):
@@ -193,6 +215,69 @@ async def test_a_worker_starts_what_is_asked_for(tmp_path: Path) -> None:
         assert (report.started, report.ended) == (1, 1)
         assert client.stored_state("s1")["runtime_data"] == {"got": {"n": 1}}
         assert [row.outcome for row in client.list_inbox()] == ["applied"]
+
+
+async def test_a_started_run_that_asks_holds_no_task(tmp_path: Path) -> None:
+    """A worker that was asked for a start is done when the run waits for a person: with --once it ends."""
+    Layout.create(tmp_path / "store")
+    center = EventCenter()
+    told = Heard(center)
+    with ControlClient(tmp_path / "store") as client:
+        for number in range(3):
+            client.put_inbox("start", f"s{number}", "asking", number, "ann", "k")
+
+        worker = Worker(tmp_path / "store", [asking()], Services(center=center), durability="process")
+        report = await asyncio.wait_for(worker.run(once=True), 20)
+        assert (report.started, report.ended, report.parked) == (3, 0, 3)
+        assert {row.status for row in client.list_executions()} == {"waiting"}
+        starts = [r.payload for r in told.records if r.event_type == "triggerflow.inbox_applied"]
+        assert {(each["kind"], each["actor"], each["outcome"]) for each in starts} == {("start", "ann", "applied")}
+        assert sorted(each.get("payload", 0) for each in starts) == [0, 1, 2]
+        (first, *_) = client.list_interrupts(execution_id="s0")
+        client.answer(first.id, "yes", "ann")
+        again = Worker(tmp_path / "store", [asking()], Services(center=EventCenter()), durability="process")
+        assert (await again.run(once=True)).ended == 1
+        assert client.stored_state("s0")["runtime_data"] == {"out": "yes"}
+
+
+async def test_a_handle_given_at_the_start_closes_by_itself_after_a_crash(runtime: Runtime, used: DurableStore) -> None:
+    """What is committed while the start settles says already that the run closes by itself."""
+    seen: list[bool] = []
+    flow = TriggerFlow(name="settling")
+    flow.to(lambda data: seen.append(used.store.load(data.execution_id).header["settings"][0]))
+    execution = await flow.async_start_execution(1, timeout=0.0, services=runtime.services)
+    await execution.wait_closed()
+    assert seen == [True]
+
+
+async def test_an_active_run_says_that_it_lives(runtime: Runtime, tmp_path: Path) -> None:
+    """While a handler runs, a heartbeat event tells it from one that is stuck or gone; a parked run has none."""
+    told = Heard(runtime.services.center)
+    go = asyncio.Event()
+    flow = TriggerFlow(name="long")
+
+    async def work(data: Data) -> None:
+        await go.wait()
+
+    flow.to(work).to(lambda data: data.pause_for(type="ok"))
+
+    def beats() -> list[Any]:
+        return [r.payload for r in told.records if r.event_type == "triggerflow.execution_heartbeat"]
+
+    with runtime.use_store(tmp_path / "store", durability="process", lease=0.15):
+        execution = flow.create_execution(services=runtime.services, auto_close=False)
+        running = asyncio.ensure_future(execution.async_start(1))
+        await eventually(lambda: len(beats()) >= 2)
+        assert {(beat["running"], beat["waiting"]) for beat in beats()} == {(1, 0)}
+        assert beats()[-1]["age_s"] > 0 and beats()[-1]["seq"] >= 1
+        go.set()
+        await running
+        log = execution._log
+        assert log is not None
+        await eventually(lambda: log._resting)
+        count = len(beats())
+        await asyncio.sleep(0.12)
+        assert len(beats()) == count
 
 
 async def test_two_workers_on_one_file_share_the_work(tmp_path: Path) -> None:

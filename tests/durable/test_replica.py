@@ -95,7 +95,22 @@ async def run(world: World, store: MemoryStore, make: Callable[[Steps], TriggerF
             return await execution.async_close()
 
 
-@pytest.mark.parametrize("make", [blocks, gates, emits, children, retries], ids=lambda make: make.__name__)
+def lends(s: Steps) -> TriggerFlow:
+    flow = TriggerFlow(name="lends")
+
+    async def through_the_handle(data: Data) -> Any:
+        await s.dawdle()
+        await data.execution.async_emit("Work", data.input)
+        return data.input
+
+    flow.to(("split", lambda d: [1, 2, 3])).for_each(concurrency=1).to(("sender", through_the_handle)).to(
+        s.ask("ask")
+    ).end_for_each().to(s.step("out"))
+    flow.when("Work").to(s.step("work"))
+    return flow
+
+
+@pytest.mark.parametrize("make", [blocks, gates, emits, children, retries, lends], ids=lambda make: make.__name__)
 async def test_a_replayed_log_gives_the_live_state_at_every_commit(
     world: World, make: Callable[[Steps], TriggerFlow]
 ) -> None:

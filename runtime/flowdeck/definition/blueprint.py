@@ -12,7 +12,7 @@ from typing import Any
 from flowdeck.definition.bindings import is_flow
 from flowdeck.definition.handlers import same_handler, where
 from flowdeck.definition.operators import Operator, Trigger, completion_event, stable_id
-from flowdeck.definition.refs import Registry
+from flowdeck.definition.refs import Registry, handler_ref
 from flowdeck.errors import DefinitionError
 
 __all__ = ["CONFIG_VERSION", "Blueprint", "Chunk", "call_site", "place_of", "user_frame"]
@@ -31,6 +31,20 @@ class Chunk:
     emits: list[str] = field(default_factory=list)
     named: bool = False
     """The user gave the name, so configs refer to the handler by it."""
+
+    @property
+    def emit_signals(self) -> list[dict[str, Any]]:
+        """What it emits, as in a config: its completion (role ``continuation``), and what was declared."""
+        roles = {self.trigger: "continuation", **dict.fromkeys(self.emits, "declared_emit")}
+        return [
+            {"id": f"event:{event}", "trigger_type": "event", "trigger_event": event, "role": role}
+            for event, role in roles.items()
+        ]
+
+    @property
+    def callable_ref(self) -> dict[str, Any] | None:
+        """How the handler is named outside the process, as in a config."""
+        return handler_ref(self.handler, self.name if self.named else None)
 
     def declare_emits(self, *events: str) -> Chunk:
         """Say which events the handler emits; used by diagrams and exports only."""

@@ -26,7 +26,7 @@ from flowdeck.definition.plan import compile_plan
 from flowdeck.definition.retry import Retry
 from flowdeck.errors import ConfigError, ConfigVersionError, DefinitionError, HandlerNotRegistered
 
-__all__ = ["blueprint_from_config", "merge_blueprint"]
+__all__ = ["blueprint_from_config"]
 
 _OPENERS: Final = ("for_each_split", "batch_fanout", "match_route")
 _ENDS: Final = ("for_each_collect", "batch_collect", "match_collect")
@@ -81,39 +81,6 @@ def blueprint_from_config(config: Any, known: Blueprint, make_flow: FlowMaker, d
         raise ConfigError(str(problem)) from None
 
     return blueprint
-
-
-def merge_blueprint(target: Blueprint, added: Blueprint) -> Blueprint:
-    """Return a blueprint with the operators of both; what stands in both alike is taken once.
-
-    Raises:
-        ConfigError: an id, a key or a chunk's name stands for different things.
-    """
-    merged = target.copy()
-    keys = {op.key: op.id for op in merged.operators.values()}
-    for op in added.operators.values():
-        known = merged.operators.get(op.id)
-        if known is None:
-            if keys.setdefault(op.key, op.id) != op.id:
-                op.key = merged.unique_key(op.id, op.key)
-
-            merged.operators[op.id] = op
-        elif _essence(known) != _essence(op):
-            raise ConfigError(f"operator id {op.id!r} is {op.kind} {op.name!r} in the config, and the flow has another")
-
-    for name, chunk in added.chunks.items():
-        if merged.chunks.setdefault(name, chunk).id != chunk.id:
-            raise ConfigError(f"chunk {name!r} of the config has another id than that of the flow; rename one")
-
-    merged._keys.update({op.key: op.id for op in merged.operators.values()})
-    merged.name, merged.meta, merged.contract = added.name, {**target.meta, **added.meta}, added.contract
-    compile_plan(merged)
-    return merged
-
-
-def _essence(op: Operator) -> tuple[Any, ...]:
-    cases = tuple((case.id, case.emits) for case in op.cases)
-    return op.kind, op.name, op.emits, tuple(op.listens), op.mode, op.concurrency, cases, op.else_emits, op.handler
 
 
 class _Loader:
@@ -238,6 +205,10 @@ class _Loader:
             made.members = _texts(op, "members")
         elif op.kind == "collect_branch":
             _need_texts(op, "collection_name", "branch_id")
+        elif op.kind == "intervention_point":
+            target = op.options.get("target")
+            if not (target is None or (isinstance(target, str) and target)):
+                raise ConfigError(f"{op}: options.target must be text or null, got {target!r:.80}")
         elif op.kind == "sub_flow":
             self._sub_flow(op, made)
 

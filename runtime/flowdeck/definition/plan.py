@@ -147,6 +147,7 @@ class Plan:
         "flow_keys",
         "flow_name",
         "gates",
+        "limited",
         "ops",
         "points",
         "state_keys",
@@ -168,6 +169,8 @@ class Plan:
         self.state_keys = {t.name: found for t, found in self.by_trigger.items() if t.type == "runtime_data"}
         self.flow_keys = {t.name: found for t, found in self.by_trigger.items() if t.type == "flow_data"}
         self.gates = tuple(op.index for op in self.ops if op.kind in (GATE, COLLECT))
+        self.limited = any(op.concurrency for op in self.ops)
+        """Whether some block of it has a ``concurrency``."""
         self.points = tuple(op.name for op in self.ops if op.kind == POINT)
         self._link(operators)
         self._check_cycles()

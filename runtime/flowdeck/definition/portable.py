@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from flowdeck.definition.blueprint import Blueprint
 from flowdeck.definition.config import describe_blueprint
-from flowdeck.definition.config_load import blueprint_from_config, merge_blueprint
+from flowdeck.definition.config_load import blueprint_from_config
+from flowdeck.definition.config_merge import merge_blueprint
 from flowdeck.definition.config_text import from_json, from_yaml, save_text, to_json, to_yaml
 from flowdeck.definition.diagram import SIMPLIFIED, to_mermaid
 from flowdeck.errors import DefinitionError

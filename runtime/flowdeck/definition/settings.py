@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
+from flowdeck.definition.placeholders import fill_placeholders, load_env_file
 from flowdeck.errors import DefinitionError
 
 __all__ = ["Settings", "SettingsScope"]
@@ -75,27 +76,28 @@ class Settings(MutableMapping[str, Any]):
 
         here[last] = dict(value) if isinstance(value, Mapping) else value
 
-    def load(self, data_type: str, value: Any) -> None:
+    def load(self, data_type: str, value: Any, *, raise_empty: bool = False) -> None:
         """Set everything a document has: ``"json"``, ``"yaml"`` or ``"toml"`` text, or ``"json_file"`` … and a path.
 
+        ``${ENV.NAME}`` in its texts stands for that environment variable; with ``raise_empty`` it must be set.
+
         Raises:
-            DefinitionError: an unknown format, or the document is no mapping.
+            DefinitionError: an unknown format, the document is no mapping or cannot be read, or a variable is not set.
         """
         form, _, file = data_type.partition("_")
         if form not in _FORMATS or file not in ("", "file"):
             allowed = ", ".join([*_FORMATS, *(f"{name}_file" for name in _FORMATS)])
             raise DefinitionError(f"load_settings({data_type!r}): expected one of {allowed}")
 
-        text = Path(value).read_text(encoding="utf-8") if file else value
         try:
-            loaded = _parse(form, text)
-        except ValueError as exc:
+            loaded = _parse(form, Path(value).read_text(encoding="utf-8") if file else value)
+        except (OSError, ValueError) as exc:
             raise DefinitionError(f"load_settings({data_type!r}): {exc}") from exc
 
         if not isinstance(loaded, Mapping):
             raise DefinitionError(f"load_settings({data_type!r}): expected a mapping, got {type(loaded).__name__}")
 
-        self.own = _merged(dict(loaded), self.own)
+        self.own = _merged(fill_placeholders(loaded, raise_empty=raise_empty), self.own)
 
     def __getitem__(self, key: str) -> Any:
         found = self.get(key, _MISSING)
@@ -140,14 +142,30 @@ class SettingsScope:
         """The settings, over those further away."""
         raise NotImplementedError
 
-    def set_settings(self, key: str, value: Any) -> Any:
-        """Set a setting; chainable."""
-        self.settings.set(key, value)
+    def set_settings(self, key: str, value: Any, *, auto_load_env: bool = False, raise_empty: bool = False) -> Any:
+        """Set a setting; chainable. ``${ENV.NAME}`` in its texts stands for that environment variable.
+
+        Args:
+            auto_load_env: read the nearest ``.env`` file before; see :func:`load_env_file`.
+            raise_empty: refuse a variable that is not set; without it the text stays as it is.
+
+        Raises:
+            DefinitionError: ``key`` is no dotted name, or with ``raise_empty``.
+        """
+        if auto_load_env:
+            load_env_file()
+
+        self.settings.set(key, fill_placeholders(value, raise_empty=raise_empty))
         return self
 
-    def load_settings(self, data_type: str, value: Any) -> Any:
-        """Set everything a document has; chainable. See :meth:`Settings.load`."""
-        self.settings.load(data_type, value)
+    def load_settings(
+        self, data_type: str, value: Any, *, auto_load_env: bool = False, raise_empty: bool = False
+    ) -> Any:
+        """Set everything a document has; chainable. See :meth:`Settings.load` and :meth:`set_settings`."""
+        if auto_load_env:
+            load_env_file()
+
+        self.settings.load(data_type, value, raise_empty=raise_empty)
         return self
 
 

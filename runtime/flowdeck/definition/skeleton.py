@@ -104,6 +104,7 @@ def _load(saved: dict[str, Any]) -> Plan:
     plan.state_keys = {t.name: found for t, found in plan.by_trigger.items() if t.type == "runtime_data"}
     plan.flow_keys = {t.name: found for t, found in plan.by_trigger.items() if t.type == "flow_data"}
     plan.gates = tuple(saved["gates"])
+    plan.limited = any(op.concurrency for op in plan.ops)
     plan.points = tuple(saved["points"])
     return plan
 

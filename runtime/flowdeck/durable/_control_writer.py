@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections import deque
@@ -11,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from flowdeck.durable._batch import Batch, Change
 from flowdeck.durable._handle import Handle
 from flowdeck.durable._inputs import write_commits
+from flowdeck.durable._signal import Signal
 from flowdeck.durable._watcher import Watcher
 from flowdeck.durable.statedb import StoreBusy
 from flowdeck.errors import ExecutionFenced
@@ -24,6 +26,9 @@ GROUP_SECONDS: Final = 0.005
 
 RETRY_SECONDS: Final = (0.01, 2.0)
 """First and longest pause between attempts."""
+
+
+_log = logging.getLogger("flowdeck.durable")
 
 
 class Question(NamedTuple):
@@ -47,8 +52,8 @@ class ControlWriter:
     _queue: deque[Change | Submitted | Question | threading.Event]
     _handle: Handle
     _watcher: Watcher
-    _wake: threading.Event
-    _hurry: threading.Event
+    _wake: Signal
+    _hurry: Signal
     _parked: bool
     _closed: bool
     _merged: int
@@ -86,6 +91,10 @@ class ControlWriter:
                 self._hurry.wait(pause)
                 pause = min(pause * 2, RETRY_SECONDS[1])
                 continue
+            except Exception as error:  # a defect; without this thread everybody would wait for ever, so say it
+                _log.exception("the writer of state.db could not handle %d commit(s)", len(commits))
+                for item in commits:
+                    _refuse(item, StoreError(f"{type(error).__name__} while writing: {error}"))
 
             pause = RETRY_SECONDS[0]
             self._committed(batch, waiting)
@@ -166,11 +175,12 @@ class ControlWriter:
         if still_open and not self._closed:
             self._watcher.watch(still_open)
 
+        # What is committed stays so, whatever those who are told of it make of that.
         for place, submitted in enumerate(commits):
-            submitted.done(refused.get(place))
+            _tell(submitted.done, refused.get(place))
 
         for question, answer in zip(questions, answers, strict=True):
-            question.told(*answer)
+            _tell(question.told, *answer)
 
         if not len(batch):
             self._counts["commits"] += 1
@@ -187,8 +197,7 @@ class ControlWriter:
 
             self._parked = False
             self._wake.clear()
-            if not self._hurry.is_set():
-                self._hurry.wait(GROUP_SECONDS)
+            self._hurry.wait(GROUP_SECONDS)
 
         self._hurry.clear()
         # Bounded by what is there now: callers may append as fast as this loop takes.
@@ -241,6 +250,13 @@ def _answer(question: Question, connection: sqlite3.Connection) -> tuple[Any, Ba
 
 def _refuse(item: Submitted | Question, error: BaseException) -> None:
     if isinstance(item, Submitted):
-        item.done(error)
+        _tell(item.done, error)
     else:
-        item.told(None, error)
+        _tell(item.told, None, error)
+
+
+def _tell(whom: Callable[..., None], *what: Any) -> None:
+    try:
+        whom(*what)
+    except Exception:
+        _log.exception("whoever waited for a commit could not be told")

@@ -16,8 +16,12 @@ __all__ = ["fork_of"]
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def fork_of(stored: Stored, new: str, at: int) -> tuple[bytes, bytes]:
+def fork_of(stored: Stored, beginning: Stored, new: str, actor: str | None) -> tuple[bytes, bytes]:
     """Return header and snapshot of an execution that goes on from ``stored``.
+
+    Args:
+        beginning: the same execution as it was after its first commit: with what it was started.
+        actor: who forks it.
 
     Raises:
         ExecutionError: a sub flow is under way: its children's ids come from the parent's.
@@ -27,7 +31,7 @@ def fork_of(stored: Stored, new: str, at: int) -> tuple[bytes, bytes]:
     root = replica.root
     if root.frames:
         raise ExecutionError(
-            f"execution {stored.execution_id} runs a sub flow at {at}; fork it before or after that: "
+            f"execution {stored.execution_id} runs a sub flow at {stored.seq}; fork it before or after that: "
             f"flowdeck executions show {stored.execution_id} --history"
         )
 
@@ -40,7 +44,20 @@ def fork_of(stored: Stored, new: str, at: int) -> tuple[bytes, bytes]:
 
     run = dict(root.run)
     run.update(run_id=new_id(), execution_id=new)
-    run["meta"] = {**run.get("meta", {}), "forked_from": stored.execution_id, "forked_at": at}
+    run["meta"] = {**run.get("meta", {}), "forked_from": stored.execution_id, "forked_at": stored.seq}
     root.run = run
-    header: dict[str, Any] = {**replica.header, "execution_id": new, "run_context": run, "deadline_us": None}
+    changed = {"execution_id": new, "run_context": run, "deadline_us": None}
+    fork = {"actor": actor, "initial_value": _initial_value(beginning)}
+    header: dict[str, Any] = {**replica.header, **changed, "fork": fork}
     return _pack(header), _pack([replica.dump(0, stored.resource_keys), replica.extras()])
+
+
+def _initial_value(beginning: Stored) -> Any:
+    """Return, encoded, with what an execution was started; a fork's header knows it of the first of its line."""
+    fork = beginning.header.get("fork")
+    if fork is not None:
+        return fork["initial_value"]
+
+    starts = (r for _, records in beginning.batches for r in records if r[0] == "S" and r[5] == "start")
+    found = next(starts, None)
+    return None if found is None else found[4]

@@ -16,7 +16,16 @@ from flowdeck.durable._rows import (
 )
 from flowdeck.durable._values import decode, full
 
-__all__ = ["Query", "durable_info", "executions", "find_execution", "find_interrupt", "inbox", "interrupts"]
+__all__ = [
+    "Query",
+    "durable_info",
+    "executions",
+    "find_execution",
+    "find_interrupt",
+    "inbox",
+    "interrupts",
+    "resumable",
+]
 
 CANDIDATES: Final = 6
 """How many fitting ids are looked for; one more than are shown."""
@@ -107,6 +116,18 @@ def find_execution(connection: sqlite3.Connection, wanted: str) -> ExecutionRow 
             return found[0]
 
     return None
+
+
+def resumable(connection: sqlite3.Connection) -> list[str]:
+    """Return the open executions whose state is stored; none in a file of format 1."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'durable'").fetchone() is None:
+        return []
+
+    rows = connection.execute(
+        "SELECT e.id FROM executions e JOIN durable d ON d.execution_id = e.id "
+        "WHERE e.finished_us IS NULL AND NOT d.finished"
+    )
+    return [row[0] for row in rows]
 
 
 def durable_info(connection: sqlite3.Connection, execution_id: str) -> DurableInfo | None:

@@ -60,10 +60,11 @@ class Request(NamedTuple):
         return AnswerResult(None, "conflict", f"the dedup key {self.dedup_key!r} was used for another request")
 
     def _refusal(self, connection: sqlite3.Connection) -> AnswerResult | None:
-        if self.kind == "start":
-            return None
-
         row = connection.execute("SELECT status FROM executions WHERE id = ?", (self.execution_id,)).fetchone()
+        if self.kind == "start":
+            known = f"execution {self.execution_id} was started before"
+            return None if row is None else AnswerResult(None, "conflict", known)
+
         if row is None:
             return AnswerResult(None, "unknown", f"no execution {self.execution_id!r} is registered")
 

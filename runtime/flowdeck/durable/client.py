@@ -24,6 +24,7 @@ from flowdeck.durable._queries import (
     find_interrupt,
     inbox,
     interrupts,
+    resumable,
 )
 from flowdeck.durable._requests import Request, strict_json
 from flowdeck.durable._rows import (
@@ -139,6 +140,10 @@ class ControlClient:
         """Return what is committed of an execution; ``None`` when it is not durable."""
         return self._look(lambda connection: durable_info(connection, execution_id), None)
 
+    def resumable(self) -> list[str]:
+        """Return the open executions whose state is stored, so that somebody can go on with them."""
+        return self._look(resumable, [])
+
     def history(self, execution_id: str) -> list[Point]:
         """Return the committed points of a durable execution, oldest first; it can be forked from any.
 
@@ -240,9 +245,12 @@ class ControlClient:
         actor: str | None,
         dedup_key: str | None = None,
     ) -> AnswerResult:
-        """Ask something of an execution: resume, emit, intervene, cancel, start or timer.
+        """Ask something of an execution.
 
-        A ``resume`` whose interrupt does not exist yet is accepted and kept. Every other kind but ``start`` needs an
+        ``resume`` answers the interrupt ``target``; one that does not exist yet is accepted and kept. ``timer`` says
+        that the time of the interrupt ``target`` has come: it expires now, whatever its own time. ``emit`` sends the
+        event ``target``; ``intervene`` offers the payload at the point ``target``; ``cancel`` ends the run. ``start``
+        asks whoever serves the flow ``target`` to run it under this execution id, once. All but ``start`` need an
         execution that is registered and not finished.
 
         Raises:
@@ -251,8 +259,8 @@ class ControlClient:
         """
         if kind not in KINDS:
             raise ValueError(f"inbox kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
-        if kind == "resume" and not target:
-            raise ValueError("an inbox row of kind 'resume' needs the interrupt id as its target")
+        if kind in ("resume", "timer") and not target:
+            raise ValueError(f"an inbox row of kind {kind!r} needs the interrupt id as its target")
 
         try:
             text = strict_json(payload)

@@ -38,6 +38,7 @@ from flowdeck.durable._batch import (
 )
 from flowdeck.durable._control_writer import ControlWriter, Question, Submitted
 from flowdeck.durable._handle import Handle
+from flowdeck.durable._signal import Signal
 from flowdeck.durable._values import encode, expiry_us, slim
 from flowdeck.durable._watcher import Watcher
 from flowdeck.durable.statedb import (
@@ -117,8 +118,8 @@ class StateControl(ControlWriter):
         """Take the state of a control that nobody used yet. Also what a forked child begins with."""
         self._queue: deque[Change | Submitted | Question | threading.Event] = deque()
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._hurry = threading.Event()
+        self._wake = Signal()
+        self._hurry = Signal()
         self._parked = False
         self._thread: threading.Thread | None = None
         self._merged = 0
@@ -243,9 +244,7 @@ class StateControl(ControlWriter):
 
     def _hand_over(self, item: Submitted | Question) -> None:
         self._queue.append(item)
-        if not self._hurry.is_set():
-            self._hurry.set()
-
+        self._hurry.set()
         if self._parked:
             self._parked = False
             self._wake.set()

@@ -87,6 +87,7 @@ class Host:
         self.on_refused: Callable[[str, FlowdeckError], None] | None = None
         self._hosted: dict[str, Hosted] = {}
         self._reviving: dict[str, asyncio.Task[Any]] = {}
+        self._taking: dict[str, asyncio.Task[TriggerFlowExecution]] = {}
         self._alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -181,10 +182,38 @@ class Host:
     ) -> TriggerFlowExecution:
         """Claim an execution, make it anew from the store, and let it go on in the running loop.
 
+        Who asks while it is being taken up here gets the same: a second claim would fence the first one out.
+
         Raises:
             ExecutionNotFound, ExecutionBusy, ExecutionError: it cannot be claimed.
             BlockedVersion, MissingResource, SnapshotError: it cannot go on here; it is given back.
         """
+        loop = asyncio.get_running_loop()
+        taking = self._taking.get(execution_id)
+        if taking is not None and taking.get_loop() is loop:
+            return await asyncio.shield(taking)
+
+        taking = self._taking[execution_id] = loop.create_task(
+            self._take_up(execution_id, flow, resources, token, force)
+        )
+        taking.add_done_callback(lambda done: self._taken(execution_id, done))
+        return await asyncio.shield(taking)
+
+    def _taken(self, execution_id: str, task: asyncio.Task[TriggerFlowExecution]) -> None:
+        if self._taking.get(execution_id) is task:
+            del self._taking[execution_id]
+
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
+
+    async def _take_up(
+        self,
+        execution_id: str,
+        flow: TriggerFlow | None,
+        resources: Mapping[str, Any] | None,
+        token: int | None,
+        force: bool,
+    ) -> TriggerFlowExecution:
         claim = await self.store.claim_soon(execution_id, token=token, force=force)
         flow = flow or self.flows.get(claim.flow_name)
         try:
@@ -330,7 +359,7 @@ class _Alarm:
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # the table of alarms must not keep loops that have ended
         self._heap: list[tuple[int, str]] = []
         self._handle: asyncio.TimerHandle | None = None
 
@@ -344,9 +373,10 @@ class _Alarm:
             self._handle.cancel()
             self._handle = None
 
-        if self._heap:
+        loop = self._loop()
+        if self._heap and loop is not None:
             now = self._host.services.clock.time_us()
-            self._handle = self._loop.call_later(max(0.0, (self._heap[0][0] - now) / 1e6), self._ring)
+            self._handle = loop.call_later(max(0.0, (self._heap[0][0] - now) / 1e6), self._ring)
 
     def _ring(self) -> None:
         now = self._host.services.clock.time_us()

@@ -410,15 +410,16 @@ class MemoryStore:
 
                 return AnswerResult(None, "conflict", f"the dedup key {key!r} was used for another request")
 
-        if kind == "start":
-            return None
-
         held = self.shelf.held.get(execution_id)
+        if kind == "start":
+            known = f"execution {execution_id} was started before"
+            return None if held is None else AnswerResult(None, "conflict", known)
+
         if held is None:
             return AnswerResult(None, "unknown", f"no execution {execution_id!r} is registered")
 
-        known = self.shelf.interrupts.get((execution_id, target or "")) if kind == "resume" else None
-        refused = None if known is None else self._refused_answer(target, known, value)
+        asked = self.shelf.interrupts.get((execution_id, target or "")) if kind == "resume" else None
+        refused = None if asked is None else self._refused_answer(target, asked, value)
         if refused is None and held.finished:
             return AnswerResult(None, "rejected", f"execution {execution_id} is already {held.status}")
 
@@ -462,7 +463,9 @@ class MemoryStore:
             if new in self.shelf.held:
                 raise ExecutionExists(f"there is an execution {new} already")
 
-            header, snapshot = fork_of(stored, new, stored.seq)
+            points = self.history(execution_id)
+            beginning = self.load(execution_id, points[0].seq) if points else stored
+            header, snapshot = fork_of(stored, beginning, new, actor)
             held = _Held(new, header, stored.definition)
             held.snapshots[0] = (snapshot, stored.definition, True)
             held.forked = (execution_id, stored.seq)

@@ -21,6 +21,7 @@ from flowdeck.execution.services import Services
 from flowdeck.execution.snapshot import load_state
 from flowdeck.execution.state import Interrupt
 from flowdeck.execution.streaming import InterruptItem
+from flowdeck.execution.values import decode
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 
 __all__ = ["BlockedVersion", "incompatibilities", "rename_operators", "restore"]
@@ -72,9 +73,24 @@ def restore(flow: TriggerFlow, claim: Claim, services: Services, resources: dict
     execution._restored = True
     execution._deadline_us = header.get("deadline_us")
     execution._last_active_us = replica.last_us or execution._last_active_us
-    execution._origin = (claim.forked_from, claim.forked_at)
+    execution._origin = _origin(claim, header)
     _attach(execution, claim, replica, changed)
     return execution
+
+
+def _origin(claim: Claim, header: dict[str, Any]) -> dict[str, Any]:
+    if claim.forked_from is None:
+        return {}
+
+    origin: dict[str, Any] = {"forked_from": claim.forked_from, "forked_at": claim.forked_at}
+    fork = header["fork"]
+    if fork is not None and fork["actor"] is not None:
+        origin["actor"] = fork["actor"]
+
+    if fork is not None and claim.seq == 0:  # nobody has run it yet
+        origin["initial_value"] = decode(fork["initial_value"])
+
+    return origin
 
 
 def _attach(execution: TriggerFlowExecution, claim: Claim, replica: Replica, changed: bool) -> None:

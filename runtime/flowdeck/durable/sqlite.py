@@ -141,21 +141,23 @@ class SqliteStore:
         if said[1] is not None:
             raise said[1]
 
-        return self._claim_of(execution_id, said[0])
+        claim: Claim = said[0]
+        return claim
 
     async def claim_soon(self, execution_id: str, *, token: int | None = None, force: bool = False) -> Claim:
         """The same as :meth:`claim` for a running loop: claimed together with what else is committed just then."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[int] = loop.create_future()
+        future: asyncio.Future[Claim] = loop.create_future()
 
         def told(answer: Any, error: BaseException | None) -> None:
             loop.call_soon_threadsafe(_settle, future, answer, error)
 
         self.control.ask(lambda connection: self._claimed(connection, execution_id, token, force), told)
-        return self._claim_of(execution_id, await future)
+        return await future
 
-    def _claimed(self, connection: sqlite3.Connection, execution_id: str, token: int | None, force: bool) -> int:
-        """Take the execution over inside the writer's transaction, and return the new token."""
+    def _claimed(self, connection: sqlite3.Connection, execution_id: str, token: int | None, force: bool) -> Claim:
+        """Take the execution over inside the writer's transaction, and return it: from then on nobody else changes
+        it."""
         row = connection.execute(OWNED_BY, (execution_id,)).fetchone()
         if row is None:
             raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
@@ -173,19 +175,15 @@ class SqliteStore:
                 "end it first"
             )
 
+        stored = _inputs.read(connection, execution_id)  # before the first change: a damaged one stays as it was
         connection.execute(
             "UPDATE durable SET token = token + 1, parked = 0, blocked = NULL WHERE execution_id = ?", (execution_id,)
         )
         if writer != self.owner:
             connection.execute("UPDATE executions SET writer = ? WHERE id = ?", (self.owner, execution_id))
 
-        return int(present) + 1
-
-    def _claim_of(self, execution_id: str, token: int) -> Claim:
-        """Read what was claimed: from now on nobody else can change it."""
-        stored = self.load(execution_id)
         fields = {name: getattr(stored, name) for name in Stored.__struct_fields__}
-        return Claim(**fields, token=token, flow_name=stored.header["flow"]["name"])
+        return Claim(**fields, token=int(present) + 1, flow_name=stored.header["flow"]["name"])
 
     def _runs_elsewhere(self, connection: sqlite3.Connection, writer: str) -> bool:
         """Whether another process holds it: it lives, and has not let its lease run out."""
@@ -348,8 +346,10 @@ class SqliteStore:
 
     def fork(self, execution_id: str, at: int | None = None, *, new_id: str | None = None, actor: str | None) -> str:
         stored = self.load(execution_id, at)
+        points = self.history(execution_id)
+        beginning = self.load(execution_id, points[0].seq) if points else stored
         new = new_id or draw_id()
-        header, snapshot = fork_of(stored, new, stored.seq)
+        header, snapshot = fork_of(stored, beginning, new, actor)
         with self._writer.use() as connection, transaction(connection):
             if connection.execute("SELECT 1 FROM durable WHERE execution_id = ?", (new,)).fetchone():
                 raise ExecutionExists(f"there is an execution {new} already")
@@ -397,7 +397,7 @@ class SqliteStore:
         return connection
 
 
-def _settle(future: asyncio.Future[int], answer: Any, error: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
     if future.done():
         return
 

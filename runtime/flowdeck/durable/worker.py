@@ -12,6 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,7 @@ from flowdeck.durable.host import Host
 from flowdeck.durable.sqlite import SqliteStore
 from flowdeck.durable.store import Claim, Retention, Work
 from flowdeck.durable.using import DurableStore, open_durable
-from flowdeck.errors import ExecutionBusy, ExecutionExists, FlowdeckError
+from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, FlowdeckError
 from flowdeck.execution.control import InboxRow
 from flowdeck.execution.services import Services
 from flowdeck.layout import StoreError
@@ -215,14 +216,25 @@ class Worker:
         self.report.started += 1
         self._running[execution.id] = execution
         self._tell("started", execution.id, flow.name)
-        task = asyncio.get_running_loop().create_task(self._run(execution, row.payload))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for work in (self._run(execution, row.payload), self._tell_started(execution, row)):
+            task = asyncio.get_running_loop().create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
         return True
+
+    async def _tell_started(self, execution: TriggerFlowExecution, row: InboxRow) -> None:
+        """Say who asked for the start, once it is sure that it was started here."""
+        log = execution._log
+        assert log is not None
+        with suppress(ExecutionError):  # another worker was faster
+            await log.committed()
+            execution._tell_applied(row.kind, row.target, row.actor, "applied", None, row.payload)
 
     async def _run(self, execution: TriggerFlowExecution, value: Any) -> None:
         try:
-            await execution.async_start(value)
+            await execution._settle_start(value)  # not until it has closed: one that waits for people holds no task
+            execution._on_idle()
         except ExecutionExists:
             self._running.pop(execution.id, None)  # another worker was faster
         except Exception:

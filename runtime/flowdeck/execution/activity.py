@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Collection
+from types import MappingProxyType
 from typing import Any, Final
 
 from flowdeck.definition.plan import CHUNK, SUB_FLOW, Plan, PlanOp
@@ -27,6 +28,9 @@ _DEPTH_LIMIT: Final = 64
 _NOBODY: Final[deque[int]] = deque()
 """The queue of every execution in which nobody has had to wait for a place yet; never appended to."""
 
+_NONE: Final[Any] = MappingProxyType({})
+"""A table of every execution that never needed it; a parked execution has not got what its flow does not use."""
+
 Command = Task | tuple[str, int]
 
 
@@ -41,6 +45,7 @@ class Activity:
         "gates",
         "group_count",
         "groups",
+        "guests",
         "interrupts",
         "joins",
         "ledger",
@@ -68,9 +73,11 @@ class Activity:
         self.out: list[Command] = []
         self.tasks: dict[int, Task] = {}
         self.blocks: dict[int, Block] = {0: Block(0, 0, 0, 0, 0, True, False)}
-        self.joins: dict[int, Join] = {}
+        self.joins: dict[int, Join] = _NONE
         self.groups: dict[int, Group] = {}
-        self.gates: dict[tuple[int, int], Gate] = {}
+        self.guests: dict[int, int] | None = None
+        """Groups that handlers wait for without having emitted their signal (see :meth:`lend`): group to record."""
+        self.gates: dict[tuple[int, int], Gate] = _NONE
         self.interrupts: dict[str, Interrupt] = {}
         self.open: dict[str, Interrupt] = {}
         """Those of them that wait for an answer, oldest first."""
@@ -88,7 +95,7 @@ class Activity:
         self.skip_exceptions = False
         self.ledger: Ledger | None = None
         """Interventions; ``None`` when the execution takes none."""
-        self._prefixes: dict[int, str] = {}
+        self._prefixes: dict[int, str] = _NONE
 
     def _ledger_changed(self) -> None:
         """Count a change of the ledger. A core that records its inputs writes the ledger down here."""
@@ -177,7 +184,9 @@ class Activity:
         queue = self.queue
         while queue and (not self.concurrency or self.running < self.concurrency):
             waiting = queue.popleft()
-            if waiting < 0:
+            if waiting < 0 and self.guests and -waiting in self.guests:
+                self._resolve(self.groups[-waiting])
+            elif waiting < 0:
                 group = self.groups.pop(-waiting)
                 parent = self.tasks.get(group.parent)
                 if parent is not None:
@@ -200,9 +209,10 @@ class Activity:
             else:
                 self.running -= 1
 
+        away = self._forget_guest(task)
         if task.lane:
             block = self.blocks[task.lane]
-            if block.limited:
+            if block.limited and not away:
                 self._exit(block)
 
     def _finish(self, task: Task) -> None:
@@ -215,8 +225,11 @@ class Activity:
         self._unhold(task.group)
 
     def _awaited(self, task: Task) -> list[Group]:
-        """Return the await-groups of the emits ``task`` has made and that have not resolved."""
+        """Return the await-groups of the emits ``task`` has made and whose end has not reached it."""
         found = [self.groups.get(outcome[1]) for outcome in (task.tags or {}).values() if outcome[0] == "wait"]
+        if task.awaiting and self.queue:  # those that have resolved, and whose awaiter queues for its place
+            found += [self.groups[-entry] for entry in self.queue if entry < 0]
+
         return [group for group in found if group is not None and group.parent == task.rec]
 
     def _leave_awaited(self, task: Task) -> None:
@@ -246,7 +259,9 @@ class Activity:
                 return
 
             del self.blocks[block_id]
-            self._prefixes.pop(block_id, None)
+            if block_id in self._prefixes:
+                del self._prefixes[block_id]
+
             if self.gates:
                 for gate in self.plan.gates:  # nothing can arrive in this place any more
                     self.gates.pop((gate, block_id), None)
@@ -283,8 +298,11 @@ class Activity:
     def _resolve(self, group: Group) -> None:
         parent = self.tasks.get(group.parent) if group.parent else None
         if parent is None:
-            del self.groups[group.id]
             self._root_resolved(group)
+            if self.guests and group.id in self.guests and not self._take_back(group):
+                return  # whoever waits for it goes on when it has its places again
+
+            del self.groups[group.id]
             self.out.append((RESOLVED, group.id))
             return
 
@@ -320,6 +338,64 @@ class Activity:
                 self._free_place()
             else:
                 self.running -= 1
+
+    def lend(self, task: Task, group_id: int, tag: str = "") -> None:
+        """A handler waits for a group that is not its own: for an answer it gave, or a signal sent through the handle.
+
+        What it waits for may need its places, so others have them meanwhile: the one under ``concurrency``, and the
+        one of its lane in a limited join. With a ``tag`` a re-run finds the group instead of causing it again.
+        """
+        if tag:
+            if task.tags is None:
+                task.tags = {}
+
+            task.tags[tag] = ["ans", group_id]
+
+        if group_id not in self.groups or task.status != RUNNING:
+            return
+
+        if self.guests is None:
+            self.guests = {}
+
+        first = task.rec not in self.guests.values()
+        self.guests[group_id] = task.rec
+        task.awaiting += 1
+        if task.awaiting == 1:
+            self._free_place()
+
+        if first and task.lane and self.blocks[task.lane].limited:
+            self._exit(self.blocks[task.lane])
+
+    def _take_back(self, group: Group) -> bool:
+        """Give a handler that lent its places for ``group`` the places back. Returns ``False`` while it has to wait."""
+        assert self.guests is not None
+        task = self.tasks[self.guests[group.id]]
+        last = sum(rec == task.rec for rec in self.guests.values()) == 1
+        limited = last and task.lane and self.blocks[task.lane].limited
+        full = self._full_join(task.lane) if limited else None
+        if full is not None:
+            full.waiting.append(["", group.id])
+            return False
+
+        if task.awaiting == 1 and self.concurrency and self.running >= self.concurrency:
+            self._enqueue(-group.id)
+            return False
+
+        del self.guests[group.id]
+        if limited:
+            self._enter(self.blocks[task.lane])
+
+        self.running += task.awaiting == 1
+        task.awaiting -= 1
+        return True
+
+    def _forget_guest(self, task: Task) -> bool:
+        """The task waits for nobody's group any more. Returns whether it had lent its places."""
+        if not self.guests or task.rec not in self.guests.values():
+            return False
+
+        self.guests = {group: rec for group, rec in self.guests.items() if rec != task.rec}
+        return True
 
     def _unhold(self, group_id: int) -> None:
         group = self.groups[group_id]
@@ -467,6 +543,9 @@ class Activity:
             known = f"{self._prefix(block.lane)}{segment}/"
             if known.count("/") > _DEPTH_LIMIT:
                 known = f"~{hashlib.sha1(known.encode(), usedforsecurity=False).hexdigest()[:16]}/"
+
+            if self._prefixes is _NONE:
+                self._prefixes = {}
 
             self._prefixes[lane] = known
 

@@ -131,8 +131,8 @@ class ExecutionBase:
         """The input log of a durable execution; a sub flow is in its parent's."""
         self._deadline_s: float | None = None
         self._deadline_us: int | None = None
-        self._origin: tuple[str | None, int | None] = (None, None)
-        """The execution and the point it was forked from."""
+        self._origin: dict[str, Any] = {}
+        """Of a fork: ``forked_from``, ``forked_at``, ``actor``; and ``initial_value`` until it has begun."""
         self._core = Core(plan, execution_id, concurrency) if services.store is None else _recorded(plan, execution_id)
         self._driver = Driver(self, self._core, services, self._events, run)  # type: ignore[arg-type]
         self._resources = {} if resources is None else resources
@@ -150,7 +150,8 @@ class ExecutionBase:
         self._closed_us: int | None = None
         self._cancelled = False
         self._waiting_announced = False
-        self._last_signal: dict[str, Any] | None = None
+        self._last_signal: tuple[int, str, str, Any, str] | None = None
+        """Number, event, type, value and source of the last signal that was emitted by name."""
         self._observed = False
         self._restored = False
         self._flow_data = flow_data
@@ -250,16 +251,10 @@ class ExecutionBase:
 
     def _signalled(self, name: str, value: Any, source: str, kind: str, run: RunContext | None = None) -> None:
         """Remember the last signal and tell whoever wants every one of them."""
-        self._last_signal = {
-            "id": f"s{self._core.signals + 1}",
-            "trigger_event": name,
-            "trigger_type": kind,
-            "value": value,
-            "source": source,
-        }
+        self._last_signal = (self._core.signals + 1, name, kind, value, source)
         if self._events.signal.sinks:
             payload = {
-                "SIGNAL_ID": self._last_signal["id"],
+                "SIGNAL_ID": f"s{self._last_signal[0]}",
                 "TYPE": kind,
                 "EVENT": name,
                 "VALUE": value,
@@ -267,6 +262,14 @@ class ExecutionBase:
                 "META": {},
             }
             self._emit_debug(self._events.signal, payload, run)
+
+    def get_last_signal(self) -> dict[str, Any] | None:
+        """Return the last signal that was emitted by name, or ``None``."""
+        if self._last_signal is None:
+            return None
+
+        number, name, kind, value, source = self._last_signal
+        return {"id": f"s{number}", "trigger_event": name, "trigger_type": kind, "value": value, "source": source}
 
     def _state_changed(self, key: str, value: Any, run: RunContext | None = None) -> None:
         if self._events.state_changed.sinks:

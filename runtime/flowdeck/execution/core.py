@@ -264,7 +264,8 @@ class Core(Waiting):
         """The attempt failed and another will follow after a wait, which ends at ``due_us``; see :meth:`again`.
 
         The next attempt is a fresh run: what this one emitted, set or streamed stays, and happens again. Only the
-        interrupts it opened and its ``data.step`` results are found again. What it still awaited is stopped.
+        interrupts it opened, the answers it gave and its ``data.step`` results are found again. What it still awaited
+        is stopped.
         """
         self.seq += 1
         task.attempt += 1
@@ -277,8 +278,11 @@ class Core(Waiting):
             task.awaiting = 0
             self.running += 1
 
+        if self._forget_guest(task) and task.lane and self.blocks[task.lane].limited:
+            self._enter(self.blocks[task.lane])
+
         if task.tags is not None:
-            task.tags = {tag: outcome for tag, outcome in task.tags.items() if tag[0] in "pm"}
+            task.tags = {tag: outcome for tag, outcome in task.tags.items() if tag[0] in "pmr"}
 
         if task.status != CANCELLING:
             task.status = BACKOFF
@@ -367,6 +371,15 @@ class Core(Waiting):
         for group in self.groups.values():
             group.awaited = False
 
+        for join in self.joins.values():
+            join.waiting = [entry for entry in join.waiting if entry[0]]
+
+        for rec in set((self.guests or {}).values()):  # what had lent its places runs again, and holds them
+            task = self.tasks[rec]
+            if task.lane and self.blocks[task.lane].limited:
+                self._enter(self.blocks[task.lane])
+
+        self.guests = None
         for group in [g for g in self.groups.values() if not g.pending]:
             del self.groups[group.id]
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowdeck.errors import MissingResource
+from flowdeck.errors import InterruptError, MissingResource
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.core import CommittedFailure
 from flowdeck.execution.final_result import FinalResultScope
@@ -96,7 +96,7 @@ class Resume:
 class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, OlderDataNames):
     """The data object passed to every handler. Source: the compatible API's runtime data."""
 
-    __slots__ = ("_driver", "_nth", "_op", "_pending", "_random", "_task", "run", "value")
+    __slots__ = ("_driver", "_nth", "_op", "_over", "_pending", "_random", "_task", "run", "value")
 
     def __init__(self, driver: Driver, task: Task, op: PlanOp, run: RunContext) -> None:
         self._driver = driver
@@ -108,6 +108,8 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
         self._nth: dict[str, int] | None = None
         self._pending: list[int] | None = None
         self._random: random.Random | None = None
+        self._over = False
+        """The handler has ended. What it left running still has effects, but they come from outside any chunk."""
 
     # -- what triggered it ---------------------------------------------------------------------------------------
 
@@ -240,6 +242,9 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
     def _emit(self, event: str, value: Any, awaited: bool, kind: str = "event") -> int:
         check_event_name(event)
         driver = self._driver
+        if self._over:
+            return driver.execution._emit_late(event, value, kind)
+
         tag = self._tag("e", event)
         tags = self._task.tags
         if tags is None or tag not in tags:
@@ -305,7 +310,7 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
     put = put_into_stream
 
     def _put(self, item: Any) -> None:
-        if self._driver.core.mark(self._task, self._tag("u", ""), item):
+        if self._commit("u", "", item):
             self.execution._put(item, self.run)
 
     def stop_stream(self) -> None:
@@ -346,6 +351,9 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
             signal: PauseSignal = self._run_on_loop(self.async_pause_for(**options))
             return signal
 
+        if self._over:
+            raise InterruptError(f"chunk {self._op.name!r} has ended, so nothing of it can pause any more")
+
         return self.execution._pause(self._task, self._tag("p", str(type)), self.run, options)
 
     async def async_pause_for(self, **options: Any) -> PauseSignal:
@@ -353,12 +361,18 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
         return self.pause_for(**options)
 
     async def async_continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> Any:
-        """Answer another branch's interrupt and wait until that branch has finished or paused again."""
-        return await self.execution.async_continue_with(interrupt_id, value, actor=actor)
+        """Answer another branch's interrupt and wait until that branch has finished or paused again.
+
+        A chunk that runs again, after a crash or as a retry, finds the answer it gave and waits for what came of it.
+        """
+        if self._over:
+            return await self.execution.async_continue_with(interrupt_id, value, actor=actor)
+
+        return await self.execution._continue_from(self._task, self._tag("r", interrupt_id), interrupt_id, value, actor)
 
     def continue_with(self, interrupt_id: str, value: Any = None, *, actor: str | None = None) -> Any:
         """Answer another branch's interrupt from a worker thread."""
-        return self.execution.continue_with(interrupt_id, value, actor=actor)
+        return self._run_on_loop(self.async_continue_with(interrupt_id, value, actor=actor))
 
     def get_status(self) -> str:
         return self.execution.get_status()
@@ -410,13 +424,15 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
     async def step(self, key: str, fn: Callable[..., Awaitable[Any] | Any], *args: Any) -> Any:
         """Run ``fn`` once for this activation and remember its result over re-runs."""
         tag = f"m:{key}"
-        tags = self._task.tags or {}
+        tags = {} if self._over else self._task.tags or {}
         if tag in tags:
             return copy_value(tags[tag][1])
 
         result = await self.call("step", key, fn, *args)
         driver = self._driver
-        driver.core.remember(self._task, tag, copy_value(result, key))
+        if not self._over:
+            driver.core.remember(self._task, tag, copy_value(result, key))
+
         if driver.gate is not None:
             await driver.gate.committed()  # what follows may depend on it, so it must not be another one later
 
@@ -448,12 +464,18 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
     def _tag(self, kind: str, key: str) -> str:
         return f"{kind}:{key}:{self._count(kind + key)}"
 
+    def _commit(self, kind: str, key: str, value: Any) -> bool:
+        """Commit an effect under its tag. Returns ``False`` when an earlier attempt committed it already."""
+        return self._over or self._driver.core.mark(self._task, self._tag(kind, key), value)
+
     def _seen_tags(self) -> set[str]:
         return {f"{key[0]}:{key[1:]}:{i}" for key, n in (self._nth or {}).items() for i in range(n)}
 
     def _later(self, group: int) -> None:
         """Let the chunk's completion wait for ``group``."""
-        if group:
+        if self._over:
+            self._driver.drain()
+        elif group:
             if self._pending is None:
                 self._pending = []
 

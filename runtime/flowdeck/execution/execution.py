@@ -123,6 +123,25 @@ class TriggerFlowExecution(
             self._reject(START, initial_value, "start")
             return self
 
+        await self._settle_start(initial_value)
+        if not self.auto_close:
+            self._on_idle()
+            return self
+
+        if self._idle_now():
+            snapshot = await self.async_close(reason="auto_close_idle_timeout")
+        else:
+            self._on_idle()
+            await self.wait_closed()
+            snapshot = await self.async_close()
+
+        if self._driver.failure is not None:
+            raise self._driver.failure  # of a branch nobody awaits; who waits for the whole run must hear of it
+
+        return snapshot
+
+    async def _settle_start(self, initial_value: Any) -> None:
+        """Begin the run, and return as soon as everything the start led to has finished or paused."""
         self._thread = threading.get_ident()
         if self._lease is not None:
             await self._lease.open(self)
@@ -143,22 +162,6 @@ class TriggerFlowExecution(
                 raise
 
             self._starting = False
-
-        if not self.auto_close:
-            self._on_idle()
-            return self
-
-        if self._idle_now():
-            snapshot = await self.async_close(reason="auto_close_idle_timeout")
-        else:
-            self._on_idle()
-            await self.wait_closed()
-            snapshot = await self.async_close()
-
-        if self._driver.failure is not None:
-            raise self._driver.failure  # of a branch nobody awaits; who waits for the whole run must hear of it
-
-        return snapshot
 
     def _launch(self, initial_value: Any) -> None:
         """Begin as a sub flow: the operator that runs it waits for its branches."""
@@ -296,6 +299,18 @@ class TriggerFlowExecution(
 
         return self._core.signal(name, value, "runtime")
 
+    def _emit_late(self, name: str, value: Any, kind: str) -> int:
+        """A handler that has ended left something running, and that emits: a signal from outside by now."""
+        if self._lifecycle != "open":
+            self._reject(name, value, "chunk")
+            return 0
+
+        if kind == "event":
+            return self._emit_external(name, value)
+
+        self._active()
+        return self._core.signal(name, value, kind, kind)
+
     def _reject(self, event: str, value: Any, source: str) -> None:
         self._warn(f"signal {event!r} refused, it is {self._lifecycle}")
         signal = {"trigger_event": event, "trigger_type": "event", "value": value, "source": source}
@@ -348,6 +363,8 @@ class TriggerFlowExecution(
                 await self._driver.settle(self._core.signal(key, value, "runtime_data", "runtime_data"))
             finally:
                 self._on_idle()
+        elif self._driver.gate is not None:
+            await self._driver.gate.committed()  # whoever was told that it stands so must find it after a crash
 
     async def _flow_data_changed(self, key: str, value: Any) -> None:
         """Somebody has changed the flow's data: run this execution's handlers for it."""
@@ -407,10 +424,6 @@ class TriggerFlowExecution(
 
     # -- other -----------------------------------------------------------------------------------------------------
 
-    def get_last_signal(self) -> dict[str, Any] | None:
-        """Return the last signal that was emitted by name, or ``None``."""
-        return dict(self._last_signal) if self._last_signal else None
-
     def set_concurrency(self, concurrency: int | None) -> None:
         """Change how many handlers may run at once; ``None`` or 0 is no limit. Running ones are not stopped."""
         self._core.set_concurrency(concurrency or 0)
@@ -467,8 +480,13 @@ class TriggerFlowExecution(
             return
 
         self._register()
-        origin = {} if self._origin[0] is None else {"forked_from": self._origin[0], "forked_at": self._origin[1]}
-        self._emit_event(self._events.execution_recovered, {"epoch": self._epoch, **origin})
+        origin = self._origin
+        if "initial_value" in origin:  # a fork's first life: it has begun with what the other one began with
+            known = {"definition": self._plan.fingerprint, "entrypoint": self._entrypoint}
+            self._emit_event(self._events.execution_started, {**origin, **known})
+
+        where = {key: origin[key] for key in ("forked_from", "forked_at") if key in origin}
+        self._emit_event(self._events.execution_recovered, {"epoch": self._epoch, **where})
         if self._services.control is not None and self._link is None:
             for interrupt in self._core.open_interrupts:
                 self._services.control.interrupt_opened(self.id, self._record(interrupt))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from flowdeck.execution.control import InboxRow
 from flowdeck.execution.interventions import InterventionMixin
+from flowdeck.execution.values import copy_loosely
 
 __all__ = ["InboxMixin"]
 
@@ -67,7 +68,32 @@ class InboxMixin(InterventionMixin):
             self._services_task(self.async_cancel(reason=reason))
             return "applied", None
 
+        if row.kind == "timer":
+            return self._applied_timer(row)
+
+        if row.kind == "start":
+            return "conflict", "it was started before"
+
         return "rejected", f"an execution of this version does not understand {row.kind!r}"
+
+    def _applied_timer(self, row: InboxRow) -> tuple[str, str | None]:
+        """A clock outside says that an interrupt's time has come."""
+        interrupt = self._core.interrupts.get(row.target or "")
+        if interrupt is None:
+            return "rejected", f"no interrupt {row.target!r} is or was open"
+
+        if interrupt.status == "expired":
+            return "expired", "it had expired"
+
+        if interrupt.status != "waiting":
+            return "conflict", f"answered by {interrupt.actor or 'somebody'} before"
+
+        if interrupt.frame is not None:
+            return "rejected", "it belongs to a sub flow, which keeps its own time; answer it, or cancel the execution"
+
+        self._disarm(interrupt.id)
+        self._expire(interrupt)
+        return "applied", None
 
     def _applied_answer(self, row: InboxRow) -> tuple[str, str | None]:
         target = row.target or ""
@@ -107,23 +133,30 @@ class InboxMixin(InterventionMixin):
         if self._log is not None:
             self._log.row(row.id, row.kind, row.target, row.actor, outcome, detail)
 
-        self._tell_applied(row.kind, row.target, row.actor, outcome, detail)
+        self._tell_applied(row.kind, row.target, row.actor, outcome, detail, row.payload)
         self._tell_ack(row.id, outcome, detail)
 
     def _tell_ack(self, row_id: int, outcome: str, detail: str | None) -> None:
         if self._services.control is not None:
             self._services.control.ack(row_id, outcome, detail)
 
-    def _settled_row(self, row: int, target: str, actor: str | None, outcome: str, detail: str | None) -> None:
+    def _settled_row(
+        self, row: int, target: str, actor: str | None, outcome: str, detail: str | None, value: Any
+    ) -> None:
         """What became of a row that was acknowledged as early."""
         if self._log is not None and row:
             self._log.row(row, "resume", target, actor, outcome, detail)
 
-        self._tell_applied("resume", target, actor, outcome, detail)
+        self._tell_applied("resume", target, actor, outcome, detail, value)
         self._tell_ack(row, outcome, detail)
 
-    def _tell_applied(self, kind: str, target: str | None, actor: str | None, outcome: str, detail: str | None) -> None:
+    def _tell_applied(
+        self, kind: str, target: str | None, actor: str | None, outcome: str, detail: str | None, asked: Any = None
+    ) -> None:
         payload = {"kind": kind, "target": target, "actor": actor, "outcome": outcome, "detail": detail}
+        if asked is not None and self._events.inbox_applied.sinks:
+            payload["payload"] = copy_loosely(asked)  # the flow may change its own
+
         self._emit_event(self._events.inbox_applied, payload)
 
     # -- supplied by the other parts -----------------------------------------------------------------------------

@@ -5,19 +5,7 @@ visible (*inserted*) at the next place that takes it: in mode ``planned`` an ``i
 in mode ``auto`` the next operator one of whose names is the target (without a target: the next chunk). Until then it
 can be *rejected*; what is pending at the close *expires*.
 
-From another process: an inbox row of kind ``"intervene"`` (see :class:`flowdeck.execution.control.InboxRow`)::
-
-    target    the intervention's target, or None
-    actor     its author
-    payload   {"payload": <any JSON>, "note": <text or null>, "metadata": <object or null>}
-
-    target    the id of a pending intervention
-    actor     who refuses it
-    payload   {"action": "reject", "reason": <text or null>}
-
-``note``, ``metadata`` and ``reason`` may be left out, anything else is refused. The outcome's detail is the
-intervention's id, followed by ``; `` and a warning when no operator has that target. ``duplicate``: the row's dedup key
-was recorded before, in this process or one it was loaded from.
+Rows that come from other processes are applied by :mod:`flowdeck.execution.interventions_inbox`.
 
 Source: the document on runtime intervention (seed 002), the compatible API §4.
 """
@@ -32,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 from flowdeck.definition.plan import POINT
 from flowdeck.errors import DefinitionError, InterventionError, InterventionPolicyError, InterventionTargetWarning
 from flowdeck.execution.interrupts import InterruptMixin
-from flowdeck.execution.interventions_ledger import AUTO, PLANNED, Intervention, Ledger, address, filters
+from flowdeck.execution.interventions_inbox import apply_row
+from flowdeck.execution.interventions_item import Intervention
+from flowdeck.execution.interventions_ledger import AUTO, PLANNED, Ledger, address, filters
 from flowdeck.execution.values import copy_value
 
 if TYPE_CHECKING:
@@ -48,7 +38,6 @@ PENDING_LIMIT: Final = 1_000
 UNSET: Final[Any] = object()
 """``intervention_mode`` was not given, so it is inferred."""
 
-_ROW_KEYS: Final = {"append": {"action", "payload", "note", "metadata"}, "reject": {"action", "reason"}}
 _CONSUMED: Final = ("applied", "ignored")
 
 Policy = Callable[[dict[str, Any]], Any]
@@ -115,7 +104,10 @@ class InterventionMixin(InterruptMixin):
         target: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Record an intervention and return its item. It may come before the start, and never waits.
+        """Record an intervention and return its item; it may come before the start.
+
+        On the execution's own thread it returns at once, in a durable run before the item is committed;
+        :meth:`async_intervene` returns after that.
 
         Args:
             payload: what to add: JSON data and the other types that may be stored.
@@ -142,8 +134,10 @@ class InterventionMixin(InterruptMixin):
         target: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The same as :meth:`intervene`."""
-        return self._warned(self._receive(payload, author, note, target, metadata))
+        """The same as :meth:`intervene`; in a durable run it returns once the item is committed."""
+        recorded = self._warned(self._receive(payload, author, note, target, metadata))
+        await self._committed()
+        return recorded
 
     def reject_intervention(
         self, intervention_id: str, *, reason: str | None = None, author: str | None = None
@@ -163,8 +157,10 @@ class InterventionMixin(InterruptMixin):
     async def async_reject_intervention(
         self, intervention_id: str, *, reason: str | None = None, author: str | None = None
     ) -> dict[str, Any]:
-        """The same as :meth:`reject_intervention`."""
-        return self._refuse(intervention_id, reason, author).record()
+        """The same as :meth:`reject_intervention`; in a durable run it returns once that is committed."""
+        refused = self._refuse(intervention_id, reason, author).record()
+        await self._committed()
+        return refused
 
     def mark_intervention_consumed(
         self,
@@ -201,8 +197,10 @@ class InterventionMixin(InterruptMixin):
         note: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The same as :meth:`mark_intervention_consumed`."""
-        return self._consume(intervention_id, consumer, status, note, metadata).record()
+        """The same as :meth:`mark_intervention_consumed`; in a durable run it returns once that is committed."""
+        marked = self._consume(intervention_id, consumer, status, note, metadata).record()
+        await self._committed()
+        return marked
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -346,37 +344,17 @@ class InterventionMixin(InterruptMixin):
 
         return f"no operator has {target!r} as its id, name, kind or block; it will expire at the close"
 
-    # -- from other processes ------------------------------------------------------------------------------------
-
     def _applied_intervention(self, row: InboxRow) -> tuple[str, str | None]:
         """Apply an inbox row of kind ``intervene``. Returns the outcome and its detail."""
-        asked = row.payload
-        if not isinstance(asked, dict):
-            return "rejected", 'the payload must be {"payload": …} or {"action": "reject"}'
-
-        action = asked.get("action", "append")
-        known = _ROW_KEYS.get(action) if isinstance(action, str) else None
-        if known is None:
-            return "rejected", f'action {action!r}: expected "append" or "reject"'
-
-        unknown = sorted(set(asked) - known)
-        if unknown or (action == "append" and "payload" not in asked):
-            return "rejected", f"unknown: {', '.join(unknown)}" if unknown else 'there is no "payload"'
-
-        if action == "reject":
-            return "applied", self._refuse(row.target or "", asked.get("reason"), row.actor).id
-
-        ledger = self._ledger()
-        before = ledger.known(row.dedup_key)
-        if before is not None:
-            return "duplicate", before.id
-
-        note, metadata = asked.get("note"), asked.get("metadata")
-        item = self._receive(asked["payload"], row.actor, note, row.target, metadata, row.dedup_key)
-        unmatched = self._unmatched(ledger, row.target)
-        return "applied", f"{item.id}; {unmatched}" if unmatched else item.id
+        return apply_row(self, row)
 
     # -- inner ---------------------------------------------------------------------------------------------------
+
+    async def _committed(self) -> None:
+        """An id somebody was told must still mean the same intervention when this process is killed."""
+        gate = self._driver.gate
+        if gate is not None:
+            await gate.committed()
 
     def _on_another_thread(self) -> bool:
         loop = self._driver.loop

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from contextvars import copy_context
 from inspect import isawaitable, iscoroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.definition.plan import POINT
 from flowdeck.errors import InterventionPolicyError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from flowdeck.execution.driver import Driver
 
 __all__ = ["admit"]
+
+_SPARE_IDS: Final = 100
+"""Ids a policy may return beyond one for each intervention there is."""
 
 
 async def admit(driver: Driver, task: Task, op: PlanOp) -> bool:
@@ -153,7 +156,11 @@ def _ids(chosen: Any, ledger: Ledger) -> tuple[list[str], list[str]]:
     several = isinstance(chosen, Iterable) and not isinstance(chosen, str | bytes | dict)
     ids: list[str] = []
     strange: list[str] = []
-    for each in chosen if several else [chosen]:
+    for count, each in enumerate(chosen if several else [chosen]):
+        if count >= len(ledger.items) + _SPARE_IDS:  # it may never end
+            strange.append(f"more than {count} ids")
+            break
+
         if isinstance(each, str) and each in ledger.items:
             ids.append(each)
         else:

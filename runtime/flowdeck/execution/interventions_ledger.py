@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
-
 from flowdeck.definition.plan import BATCH, CHUNK, COLLECT, FOR_EACH, JOIN, MATCH_END, POINT, ROUTE
 from flowdeck.errors import InterventionNotFound, InterventionSettled, SnapshotError, UnencodableValue
-from flowdeck.execution.values import copy_value, decode, encode, lookup
+from flowdeck.execution.interventions_item import Intervention
+from flowdeck.execution.values import copy_value, decode, lookup
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan, PlanOp
@@ -30,7 +29,6 @@ __all__ = [
     "STATE_KEY",
     "VIEW",
     "Address",
-    "Intervention",
     "Ledger",
     "address",
     "filters",
@@ -49,89 +47,6 @@ VIEW: Final = "v"
 _STATUSES: Final = ("pending", "inserted", "rejected", "expired")
 
 
-class Intervention(msgspec.Struct, array_like=True):
-    """One addition from outside. :meth:`record` gives the shape users and observers see."""
-
-    id: str
-    version: int
-    """1, 2, … in the order of arrival."""
-    payload: Any
-    target: str | None
-    author: str | None
-    note: str | None
-    metadata: dict[str, Any]
-    created_us: int
-    key: str | None = None
-    """The dedup key it came with from another process."""
-    status: str = "pending"
-    """``pending``, then ``inserted``, ``rejected`` or ``expired``."""
-    inserted_us: int | None = None
-    insertion: list[Any] | None = None
-    """``[mode, operator id, name, kind, group id, group kind, signal, scope, policy]``."""
-    change: int = 0
-    """The ledger's change that inserted it."""
-    rejected_us: int | None = None
-    reject_reason: str | None = None
-    rejected_by: str | None = None
-    expired_us: int | None = None
-    consumers: dict[str, list[list[Any]]] = msgspec.field(default_factory=dict)
-    """Who took it: name to its marks, ``[status, note, metadata, consumed_us, change]`` each; the last one counts."""
-
-    def record(self, before: int | None = None) -> dict[str, Any]:
-        """Return a copy as users see it; times in seconds since the Unix epoch.
-
-        Args:
-            before: leave out what consumers said after this change.
-        """
-        taken = {
-            name: [mark for mark in marks if before is None or mark[4] <= before]
-            for name, marks in self.consumers.items()
-        }
-        return {
-            "id": self.id,
-            "version": self.version,
-            "status": self.status,
-            "payload": copy_value(self.payload),
-            "target": self.target,
-            "author": self.author,
-            "note": self.note,
-            "metadata": copy_value(self.metadata),
-            "created_at": self.created_us / 1e6,
-            "inserted_at": _seconds(self.inserted_us),
-            "insertion": None if self.insertion is None else self._insertion(self.insertion),
-            "rejected_at": _seconds(self.rejected_us),
-            "reject_reason": self.reject_reason,
-            "rejected_by": self.rejected_by,
-            "expired_at": _seconds(self.expired_us),
-            "consumers": {name: _mark(*marks[-1]) for name, marks in taken.items() if marks},
-        }
-
-    def _insertion(self, fields: list[Any]) -> dict[str, Any]:
-        mode, op, name, kind, group, group_kind, signal, scope, policy = fields
-        sig_id, event, trigger_type, value, source = signal
-        found: dict[str, Any] = {
-            "mode": mode,
-            "operator_id": op,
-            "operator_name": name,
-            "operator_kind": kind,
-            "group_id": group,
-            "group_kind": group_kind,
-            "signal": {
-                "id": sig_id,
-                "trigger_event": event,
-                "trigger_type": trigger_type,
-                "value": copy_value(value),
-                "source": source,
-            },
-            "scope": scope,
-            "inserted_at": _seconds(self.inserted_us),
-        }
-        if policy is not None:
-            found["policy"] = policy
-
-        return found
-
-
 class Address(NamedTuple):
     """The names an operator can be targeted by."""
 
@@ -145,7 +60,7 @@ class Address(NamedTuple):
 class Ledger:
     """The interventions of one execution, in the order they came. Owned by the core."""
 
-    __slots__ = ("changes", "items", "mode", "pending", "version")
+    __slots__ = ("changes", "items", "mode", "pending", "touched", "version")
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -154,6 +69,8 @@ class Ledger:
         self.changes = 0
         self.items: dict[str, Intervention] = {}
         self.pending: dict[str, Intervention] = {}
+        self.touched: dict[str, Intervention] = {}
+        """What is new or changed since the last :meth:`news`."""
 
     @property
     def steers(self) -> bool:
@@ -232,7 +149,7 @@ class Ledger:
         self.version += 1
         new_id = f"{execution_id}-v{self.version}"
         item = Intervention(new_id, self.version, payload, target, author, note, metadata, now_us, key)
-        self.items[new_id] = self.pending[new_id] = item
+        self.items[new_id] = self.pending[new_id] = self.touched[new_id] = item
         return item
 
     def due(self, plan: Plan, op: PlanOp) -> list[str]:
@@ -267,6 +184,7 @@ class Ledger:
             item.inserted_us = now_us
             item.change = self.changes
             item.insertion = [self.mode, *place, signal, scope, policy]
+            self.touched[item.id] = item
 
         return found
 
@@ -285,6 +203,7 @@ class Ledger:
             )
 
         del self.pending[item.id]
+        self.touched[item.id] = item
         item.status = "rejected"
         item.rejected_us = now_us
         item.reject_reason = reason
@@ -294,6 +213,7 @@ class Ledger:
     def expire(self, now_us: int) -> list[Intervention]:
         """The run closes: what is still pending found no taker."""
         found = list(self.pending.values())
+        self.touched.update(self.pending)
         self.pending.clear()
         for item in found:
             item.status = "expired"
@@ -317,6 +237,7 @@ class Ledger:
         """
         item = self.get(intervention_id)
         self.changes += 1
+        self.touched[item.id] = item
         item.consumers.setdefault(consumer, []).append([status, note, metadata, now_us, self.changes])
         return item
 
@@ -324,8 +245,28 @@ class Ledger:
 
     def dump(self) -> list[Any]:
         """Return the ledger as JSON-safe data."""
-        items = [encode(list(msgspec.structs.astuple(item)), f"intervention {item.id}") for item in self.items.values()]
+        return [self.mode, self.version, self.changes, [item.dump() for item in self.items.values()]]
+
+    def news(self) -> list[Any]:
+        """Return what :meth:`dump` would, with those items only that are new or changed since the last call."""
+        items = [item.dump() for item in sorted(self.touched.values(), key=lambda item: item.version)]
+        self.touched.clear()
         return [self.mode, self.version, self.changes, items]
+
+    def learn(self, news: list[Any]) -> None:
+        """Take over what :meth:`news` or :meth:`dump` of the same ledger returned.
+
+        Raises:
+            SnapshotError: it is something else.
+        """
+        told = Ledger.load(news)
+        self.mode, self.version, self.changes = told.mode, max(self.version, told.version), told.changes
+        self.items.update(told.items)
+        for item in told.items.values():
+            if item.status == "pending":
+                self.pending[item.id] = item
+            else:
+                self.pending.pop(item.id, None)
 
     @classmethod
     def load(cls, saved: list[Any]) -> Ledger:
@@ -395,10 +336,6 @@ def read_state(core: Core, key: str | None, default: Any = None) -> Any:
     return lookup({STATE_KEY: ledger.records()} if ledger is not None and ledger.version else {}, key, default)
 
 
-def _mark(status: str, note: str | None, metadata: dict[str, Any], consumed_us: int, change: int) -> dict[str, Any]:
-    return {"status": status, "note": note, "metadata": copy_value(metadata), "consumed_at": consumed_us / 1e6}
-
-
 def _storable(value: Any) -> Any:
     """Return a copy of a signal's value, which may be any object; what could not be saved is named instead."""
     try:
@@ -412,7 +349,3 @@ def _storable(value: Any) -> Any:
         shown = f"<its repr raised {type(exc).__name__}>"
 
     return {"__repr__": shown, "__type__": type(value).__qualname__}
-
-
-def _seconds(us: int | None) -> float | None:
-    return None if us is None else us / 1e6

@@ -21,11 +21,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Checked", "check", "same_json"]
+__all__ = ["TYPES", "Checked", "check", "same_json"]
 
 MAX_DEPTH: Final = 64
 """Nesting of value and references at which checking stops: a schema may refer to itself."""
 
+TYPES: Final = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
+"""What a value may be by ``type``."""
 _ANNOTATIONS: Final = frozenset(
     {
         *("$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "default"),
@@ -173,8 +175,7 @@ def _short(value: Any) -> str:
 @_rule("type")
 def _check_type(c: _Checker, value: Any, wanted: Any, schema: dict[str, Any], path: str, depth: int) -> Iterator[str]:
     names = [wanted] if isinstance(wanted, str) else list(wanted)
-    known = {"null", "boolean", "integer", "number", "string", "array", "object"}
-    if not known.issuperset(names):
+    if not TYPES.issuperset(names):
         raise ValueError(wanted)
 
     if not any(_is_type(value, name) for name in names):

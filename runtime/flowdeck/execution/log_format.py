@@ -24,6 +24,7 @@ HEADER_DEFAULTS: Final[dict[str, Any]] = {
     "deadline_us": None,
     "flow_data": {},
     "interventions": None,
+    "fork": None,
 }
 RUN_DEFAULTS: Final[dict[str, Any]] = {"run_kind": "workflow_execution"}
 _NOTHING: Final = object()

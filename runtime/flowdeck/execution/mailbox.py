@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -19,7 +20,7 @@ class Mailbox:
     __slots__ = ("_loop", "_posted", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # the table of mailboxes must not keep loops that have ended
         self._posted = False
         self._waiting: deque[tuple[InputLog, BaseException | None]] = deque()
 
@@ -27,8 +28,12 @@ class Mailbox:
         self._waiting.append((log, error))
         if not self._posted:
             self._posted = True
+            loop = self._loop()
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                if loop is None:
+                    self._drain()
+                else:
+                    loop.call_soon_threadsafe(self._drain)
             except RuntimeError:  # the loop is closed: nobody waits there any more
                 self._drain()
 

@@ -325,6 +325,7 @@ _PLAIN: Final = {
     "take_early": ("z", "p"),
     "cancel_group": ("X", "pp"),
     "cancel_all": ("Y", "p"),
+    "lend": ("L", "tpp"),
 }
 for _name, (_code, _kinds) in _PLAIN.items():
     setattr(RecordedCore, _name, _plain(_name, _code, _kinds))

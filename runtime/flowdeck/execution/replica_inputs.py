@@ -193,7 +193,12 @@ def _settings(r: Replica, run: Run, auto_close: bool, timeout: float | None) -> 
 
 
 def _steered(r: Replica, run: Run, dumped: list[Any], version: int) -> None:
-    run.core.ledger, run.core.version = Ledger.load(dumped), version
+    core = run.core
+    core.version = version
+    if core.ledger is None:
+        core.ledger = Ledger.load(dumped)
+    else:
+        core.ledger.learn(dumped)
 
 
 def _begun(r: Replica, run: Run, started_us: int) -> None:
@@ -235,6 +240,7 @@ HANDLERS: Final[dict[str, Callable[..., Any]]] = {
     "h": _child_closed,
     "X": lambda r, run, group, spare=0: run.core.cancel_group(group, spare),
     "Y": lambda r, run, spare=(): run.core.cancel_all(spare),
+    "L": lambda r, run, rec, group, tag="": run.core.lend(_task(run, rec), group, tag),
     "o": _sub_flow,
     "q": _dropped,
     "l": _lifecycle,

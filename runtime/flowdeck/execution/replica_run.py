@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flowdeck.execution.core import Core
-from flowdeck.execution.snapshot import FORMAT, dump_core
+from flowdeck.execution.snapshot import ROWS_FORMAT, dump_core
 from flowdeck.execution.state import PARKED
 from flowdeck.execution.values import encode
 
@@ -53,7 +53,7 @@ class Run:
         """Return the run in the shape of ``execution.save()``, without its checksum."""
         core = self.core
         state: dict[str, Any] = {
-            "format": FORMAT,
+            "format": ROWS_FORMAT,
             "execution_id": core.execution_id,
             "flow": {"name": core.plan.flow_name, "fingerprint": core.plan.fingerprint},
             "epoch": epoch,

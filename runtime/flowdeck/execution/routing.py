@@ -19,7 +19,7 @@ from flowdeck.definition.plan import (
     MATCH_END,
     PlanOp,
 )
-from flowdeck.execution.activity import CANCEL, RESOLVED, Activity
+from flowdeck.execution.activity import _NONE, CANCEL, RESOLVED, Activity
 from flowdeck.execution.state import CANCELLING, Block, Gate, Join, Task
 
 __all__ = ["CANCEL", "RESOLVED", "Router"]
@@ -154,6 +154,9 @@ class Router(Activity):
             op.concurrency,
         )
         join.sig, join.cause, join.left = sig, self.seq, len(items)
+        if self.joins is _NONE:
+            self.joins = {}
+
         self.joins[join.id] = join
         for outer in {lane, frame}:
             if outer:
@@ -279,7 +282,7 @@ class Router(Activity):
         elif op.mode == "simple_or":
             self._pass(op, value, lane, 0, group, sig, depth)
         else:
-            gate = self.gates.setdefault((op.index, lane), Gate(op.index, lane, {}))
+            gate = self._gate_at(op.index, lane)
             gate.values[f"{kind}:{event}"] = value
             if len(gate.values) < len(op.triggers):
                 return
@@ -291,10 +294,16 @@ class Router(Activity):
 
             self._pass(op, gathered, lane, 0, group, sig, depth)
 
+    def _gate_at(self, index: int, place: int) -> Gate:
+        if self.gates is _NONE:
+            self.gates = {}
+
+        return self.gates.setdefault((index, place), Gate(index, place, {}))
+
     def _collect(self, op: PlanOp, value: Any, lane: int, frame: int, group: int, sig: int, depth: int) -> None:
         name = op.options["collection_name"]
         branches = [o for o in self.ops if o.kind == COLLECT and o.options["collection_name"] == name]
-        gate = self.gates.setdefault((branches[0].index, frame), Gate(branches[0].index, frame, {}))
+        gate = self._gate_at(branches[0].index, frame)
         gate.values[op.options["branch_id"]] = value
         if len(gate.values) < len(branches):
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flowdeck.execution.json_schema import check
+from flowdeck.execution.json_schema import TYPES, check
 from flowdeck.execution.values import copy_value
 
 __all__ = ["check_value", "schema_of"]
@@ -66,6 +66,14 @@ def _unusable(schema: Any, path: str, depth: int) -> str | None:
     for key, kinds in _SHAPES.items():
         if key in schema and not isinstance(schema[key], kinds):
             return f"{path}: {key!r} is {schema[key]!r}"
+
+    types = schema.get("type", ())
+    unknown = [name for name in ([types] if isinstance(types, str) else types) if name not in TYPES]
+    if unknown:
+        return f"{path}: 'type' is {unknown[0]!r}, which is none of {', '.join(sorted(TYPES))}"
+
+    if not schema.get("$ref", "#").startswith("#"):
+        return f"{path}: '$ref' is {schema['$ref']!r}: nothing is fetched; put that part under '$defs'"
 
     parts = {f"properties.{name}": part for name, part in schema.get("properties", {}).items()}
     parts.update({f"{key}[{i}]": part for key in _LISTS for i, part in enumerate(schema.get(key, ()))})

@@ -33,7 +33,7 @@ class StateScope:
         _task: Task
         run: RunContext
 
-        def _tag(self, kind: str, key: str) -> str: ...
+        def _commit(self, kind: str, key: str, value: Any) -> bool: ...
         def _emit(self, event: str, value: Any, awaited: bool, kind: str = "event") -> int: ...
         def _later(self, group: int) -> None: ...
         def _elsewhere(self) -> bool: ...
@@ -104,7 +104,7 @@ class StateScope:
     def _change(self, kind: str, key: str, value: Any, emit: bool) -> int:
         core = self._driver.core
         copied = copy_value(value, key) if kind != "d" else None
-        if core.mark(self._task, self._tag(kind, key), copied):
+        if self._commit(kind, key, copied):
             if kind == "s":
                 core.set_state(key, copied)
             elif kind == "a":
@@ -173,7 +173,7 @@ class StateScope:
         """Apply a change once. Returns whether there is one, whether it is new (no re-run), and what stands there."""
         data = self._driver.execution._flow_data
         copied = copy_value(value, key)  # refuses what cannot be stored before anything is marked as done
-        if not self._driver.core.mark(self._task, self._tag(kind, key), copied):
+        if not self._commit(kind, key, copied):
             return True, False, data.get(key)
 
         if self._driver.gate is not None:

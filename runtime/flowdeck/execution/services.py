@@ -19,7 +19,7 @@ from flowdeck.execution.observation import FlowEvents, flow_events
 from flowdeck.execution.ports import Answerer, Clock, Ports, SystemClock
 from flowdeck.execution.store import CommitStore
 
-__all__ = ["Services", "current_services", "set_default_services", "use_services"]
+__all__ = ["Services", "current_services", "selected_services", "set_default_services", "use_services"]
 
 
 @dataclass(slots=True)
@@ -50,6 +50,11 @@ class Services:
 
 _selected: ContextVar[Services | None] = ContextVar("flowdeck_services", default=None)
 _default: Services | None = None
+
+
+def selected_services() -> Services | None:
+    """Return the services selected in this context, ``None`` when there are none but the default."""
+    return _selected.get()
 
 
 def current_services() -> Services:

@@ -58,9 +58,7 @@ class StartingScope:
             options["auto_close_timeout"] = timeout
 
         execution = self.create_execution(**options)
-        auto_close, execution.auto_close = execution.auto_close, False
-        await execution.async_start(initial_value)
-        execution.auto_close = auto_close
+        await execution._settle_start(initial_value)
         execution._on_idle()
         if execution._log is not None:
             await execution._log.committed()

@@ -32,6 +32,7 @@ __all__ = [
     "delete",
     "encode",
     "is_clean",
+    "is_plain",
     "lookup",
     "register_type",
 ]
@@ -159,6 +160,15 @@ def encode(value: Any, path: str = "") -> Any:
             pass  # not JSON, or an object that will not be compared: the walk below says what to do with it
 
     return _encode(value, path, 0)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether :func:`encode` would return ``value`` as it is: it holds nothing that needs a tag."""
+    try:
+        written = _json_encode(value)
+        return _TAG_BYTES not in written and _is_shallow(written) and bool(_json_decode(written) == value)
+    except Exception:
+        return False
 
 
 def _is_shallow(written: bytes) -> bool:

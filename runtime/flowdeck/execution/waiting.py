@@ -318,6 +318,12 @@ class Waiting(Router):
         self._issue(task)
 
     def _resume_waiting(self, interrupt_id: str, group_id: int) -> None:
+        if not interrupt_id:  # a handler that had lent its place, see `lend`
+            if group_id in self.groups:
+                self._resolve(self.groups[group_id])
+
+            return
+
         interrupt = self.interrupts[interrupt_id]
         task = self.tasks.get(interrupt.task)
         if task is not None and task.status == PARKED:
