@@ -7,7 +7,10 @@ burst     events/s of CPU, emitting until on disk, one process; the limit is one
 paced     20,000 events/s for ``--seconds``: drops, and how far the disk is behind
 idle      CPU beside the emitting thread at 2,000 events/s, per event
 latency   emit until a byte tail in another process has the line, while 2,000 events/s are written
+sql       emit until a query in another process returns it, polling without pause, while 500, 1,000 and 2,000 events/s
+          are written and the publisher works; beside it the bare scan: what one such query takes
 publish   CPU per event from journal to Parquet, and bytes per event of parts and of a compacted day
+peer      ingest of agently-devtools' server: events/s, and CPU of the server per event (installed on first use)
 ========  =============================================================================================================
 
 Payloads are those of :mod:`benchmarks.store_make`: about 1,000 bytes of JSON an event. CPU time, except where a rate or
@@ -19,10 +22,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +37,7 @@ from benchmarks.store_make import lines_select, prepared
 from flowdeck.events import EventCenter, Fragment, RunContext
 from flowdeck.layout import Layout
 from flowdeck_sinks.journal import JournalSink
-from flowdeck_sinks.store import JournalTail
+from flowdeck_sinks.store import JournalTail, connect
 from flowdeck_sinks.store._duckdb import require_duckdb
 from flowdeck_sinks.store._keeping import Timing
 from flowdeck_sinks.store.compaction import compact
@@ -179,6 +186,73 @@ def latency(records: list[Line], seconds: float) -> dict[str, float]:
     }
 
 
+def sql_latency(records: list[Line], per_second: int, seconds: float) -> dict[str, float]:
+    """Measure emit until a query of another process returned the event, the publisher at work."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = f"{directory}/s"
+        Layout.create(store)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            _ask(store, writing, seconds + 1)
+            os._exit(0)
+
+        os.close(writing)
+        sink = JournalSink(store)
+        begun = time.monotonic()
+        sent = probes = 0
+        while (passed := time.monotonic() - begun) < seconds:
+            for _ in range(sent, int(passed * per_second)):
+                sink.accept(records[sent % len(records)])
+                sent += 1
+            at, now = time.monotonic_ns(), time.time_ns() // 1_000_000
+            probe = {"event_id": f"p{at}", "event_type": "probe", "payload": {"at": at}, "timestamp": now}
+            sink.accept(Line(json.dumps(probe).encode()))
+            probes += 1
+            time.sleep(0.02)
+        with os.fdopen(reading) as pipe:
+            told = json.loads(pipe.read())
+        os.waitpid(child, 0)
+        trigger = sink._trigger
+        sink.close()
+        if trigger is not None and trigger._child is not None:  # it would outlive the store
+            os.kill(trigger._child, signal.SIGKILL)
+            os.waitpid(trigger._child, 0)
+    delays = sorted(told["delays"])
+    return {
+        "p50_ms": delays[len(delays) // 2],
+        "p99_ms": delays[int(len(delays) * 0.99)],
+        "probes": float(len(delays)),
+        "missed": float(probes - len(delays)),
+        "query_ms": statistics.median(told["queries"]),
+        "query_cpu_ms": told["cpu_ms"],
+    }
+
+
+def _ask(store: str, pipe: int, seconds: float) -> None:
+    delays: list[float] = []
+    queries: list[float] = []
+    last = 0
+    end = time.monotonic() + seconds
+    with connect(store) as connection:
+        cpu = time.process_time()
+        while time.monotonic() < end:
+            begun = time.perf_counter()
+            rows = connection.execute(
+                "SELECT (payload ->> '$.at')::BIGINT AS sent FROM events "
+                "WHERE event_type = 'probe' AND ts > hours_ago(0.002) AND sent > ? ORDER BY sent",
+                [last],
+            ).fetchall()
+            now = time.monotonic_ns()
+            queries.append((time.perf_counter() - begun) * 1e3)
+            delays += [(now - at) / 1e6 for (at,) in rows]
+            last = rows[-1][0] if rows else last
+        cpu = (time.process_time() - cpu) * 1e3 / len(queries)
+    with os.fdopen(pipe, "w") as out:
+        out.write(json.dumps({"delays": delays, "queries": queries, "cpu_ms": cpu}))
+
+
 def _watch(store: str, pipe: int, seconds: float) -> None:
     delays = []
     end = time.monotonic() + seconds
@@ -217,10 +291,32 @@ def publishing(records: list[Line]) -> dict[str, float]:
     }
 
 
+def peer(records: list[Line]) -> dict[str, float]:
+    """Send the same kind of event to the nearest peer's DevTools server, in an environment of its own."""
+    folder = Path(__file__).parent / ".envs" / "agently_devtools"
+    python = folder / "bin" / "python"
+    if not (folder / "made").exists():
+        print("installing agently-devtools …", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        if subprocess.run([*pip, "agently==4.1.4.10", "agently-devtools==0.2.0"]).returncode:
+            print("it cannot be installed here: left out", file=sys.stderr)
+            return {}
+
+        (folder / "made").touch()
+    script = Path(__file__).parent / "peers" / "server_agently_devtools.py"
+    event = next(line.encoded for line in records if b'"event_type":"chunk.completed"' in line.encoded)
+    done = subprocess.run([str(python), str(script)], input=event, stdout=subprocess.PIPE)
+    return dict(json.loads(done.stdout)) if not done.returncode else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the paced runs (60 for the full figure)")
     parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="burst, emit, paced, idle, latency, sql RATE ..."
+    )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     records = lines(given.events)
@@ -230,11 +326,14 @@ def main() -> None:
         "paced": lambda: paced(records, 20_000, given.seconds),
         "idle": lambda: paced(records, 2_000, given.seconds / 2),
         "latency": lambda: latency(records, given.seconds / 2),
+        **{f"sql {rate}": partial(sql_latency, records, rate, given.seconds) for rate in (500, 1_000, 2_000)},
         "publish": lambda: publishing(records),
+        "peer": lambda: peer(records),
     }
     out: dict[str, Any] = {"mean_bytes": statistics.fmean(len(record.encoded) for record in records)}
     print(f"{len(records):,} events of {out['mean_bytes']:,.0f} bytes; load {os.getloadavg()[0]:.1f}")
-    for name, run in parts.items():
+    for name in given.only or parts:
+        run = parts[name]
         out[name] = run()
         for what, value in out[name].items():
             print(f"{name:8} {what:30} {value:>14,.2f}")

@@ -92,7 +92,7 @@ DEFAULT_STORE: Final = ".flowdeck"
 
 _OURS: Final = frozenset(
     {"journal", "parts", "days", "blobs", "writers", "quarantine", "cursors"}
-    | {"publish.lock", "publish.json", "absences.json"}
+    | {"publish.lock", "keeper.lock", "publish.json", "absences.json"}
 )
 _OUR_PREFIXES: Final = ("store.json", "state.db", "observe.duckdb", ".")
 
@@ -135,6 +135,11 @@ class Layout:
     def publish_lock(self) -> Path:
         """Lock of the process that changes ``parts/`` and ``days/``."""
         return self.root / "publish.lock"
+
+    @property
+    def keeper_lock(self) -> Path:
+        """Lock of the background publisher, for its whole life."""
+        return self.root / "keeper.lock"
 
     @property
     def publish_json(self) -> Path:

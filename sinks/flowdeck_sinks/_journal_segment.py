@@ -163,6 +163,11 @@ class SegmentLog:
         """The writer's id."""
         return self._lock.writer
 
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of the open segment; 0 when there is none."""
+        return self._segment.bytes if self._segment is not None else 0
+
     def append(self, lines: Sequence[bytes]) -> int:
         """Write ``lines`` (JSON objects without a number or newline) in order.
 

@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 
 from flowdeck.layout import Layout, StoreError, StorePermission, resolve_store
 from flowdeck_sinks._journal_exit import CLOSE_SECONDS, close_with_process, close_with_worker_process
-from flowdeck_sinks._journal_publish import PublishTrigger
+from flowdeck_sinks._journal_publish import SERVED_BYTES, PublishTrigger
 from flowdeck_sinks._journal_segment import SEGMENT_BYTES, SEGMENT_SECONDS
 from flowdeck_sinks._journal_writer import JournalWriter, Losses
 
@@ -35,8 +35,7 @@ __all__ = ["JournalSink", "create_sink"]
 QUEUE_BYTES: Final = 8 * 1024 * 1024
 WAKE_BYTES: Final = 256 * 1024
 WAKE_SECONDS: Final = 0.02
-RETRY_SECONDS: Final = 0.25
-"""Pause between attempts while the disk refuses."""
+RETRY_SECONDS: Final = 0.25  # between attempts while the disk refuses
 LOSSLESS_SECONDS: Final = 60.0
 LOSSLESS_TYPES: Final = ("eval.",)
 """Results are not observation: an evaluation waits for the disk rather than lose one."""
@@ -314,8 +313,11 @@ class JournalSink:
                     # Not in one statement: it would load _queued before the call and undo what accept() added.
                     self._queued -= freed
                     self._stuck = bool(journal.held)
-                    if self._trigger is not None and self._trigger.saw(lines, journal.log.bytes):
-                        self._ask_for_publisher(journal)
+                    if self._trigger is not None:
+                        if self._trigger.saw(lines, journal.log.bytes, journal.log.segments):
+                            self._ask_for_publisher(journal)
+                        elif journal.log.open_bytes >= SERVED_BYTES and self._trigger.served():
+                            journal.log.seal()
 
             with self._changed:
                 if not self._stuck:

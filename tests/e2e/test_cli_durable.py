@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from tests.e2e.cli_shell import Shell, eventually
 
+from flowdeck.layout import Layout
+from flowdeck_sinks.store._keeping import Timing
+from flowdeck_sinks.store.maintenance import publish
+
 FLOWS = """
 import asyncio, os, signal
 from flowdeck import TriggerFlow, runtime
@@ -63,6 +67,24 @@ def died(shell: Shell) -> tuple[Shell, str]:
 def shown(shell: Shell, execution_id: str, *more: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(shell.run("executions", "show", execution_id, "--json", *more).stdout)
     return found
+
+
+def test_retention_keeps_what_an_open_execution_needs(died: tuple[Shell, str]) -> None:
+    """However old, its beginning stays while state.db holds it; what is too new to be touched is said."""
+    shell, execution = died
+    shell.ok("worker", "refunds:flow", "--once")
+    at_once = Timing(visible_after_ms=0, keep_ms=0)
+    publish(Layout(shell.store), timing=at_once)
+    said = shell.ok("store", "prune", "--max-age", "0.000001")
+    assert "0 events removed" in said
+    assert "left out" in said
+    publish(Layout(shell.store), timing=at_once)
+    done = json.loads(shell.ok("store", "prune", "--max-age", "0.000001", "--json"))
+    assert done["events_removed"] > 0
+    assert done["events_kept"] > 0
+    left = shell.ok("sql", "--format", "csv", "SELECT DISTINCT execution_id, event_type FROM events")
+    assert f"{execution},triggerflow.execution_started" in left
+    assert "chunk.started" not in left
 
 
 def test_a_killed_run_is_taken_up_answered_and_ended(died: tuple[Shell, str]) -> None:

@@ -147,6 +147,16 @@ def test_a_wrong_request_is_one_line(told: Shell, arguments: list[str], said: st
     assert "Traceback" not in done.stderr
 
 
+def test_a_mistake_in_sql_is_pointed_at(told: Shell) -> None:
+    """The line at fault stands below the message, with a caret below the word, and nothing a terminal obeys."""
+    done = told.run("sql", "SELECT 1,\n\t'\x1b[31m' AS red, nonsense FROM runs")
+    assert done.returncode == 1
+    said, line, caret = done.stderr.rstrip("\n").split("\n")
+    assert 'SQL: Binder Error: Referenced column "nonsense" not found' in said
+    assert "\x1b" not in done.stderr
+    assert line[caret.index("^") :].startswith("nonsense")
+
+
 def test_events_and_runs_read_published_history(told: Shell) -> None:
     """What has left the journal is still listed by `events` and `runs`, filtered and in order."""
     before = told.ok("events", "-n", "100", "--json")

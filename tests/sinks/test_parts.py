@@ -160,6 +160,7 @@ def check_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, st
         assert names(layout, now[0]) == names_by_sql(layout, now[0])
         stale = now[0] - chance.choice((0, 0, 10, 4_000))
         assert rows(layout, stale) == list(range(1, written + 1)), "each once"
+        assert rows(layout, stale, at_once=True) == list(range(1, written + 1)), "for readers that do not wait, too"
     sink.close()
     for _ in range(5):
         publish(layout, timing=timing)
@@ -172,9 +173,9 @@ def check_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, st
     assert all(file.level for file in found.visible), "nothing but days in the end"
 
 
-def rows(layout: Layout, now: int) -> list[int]:
+def rows(layout: Layout, now: int, *, at_once: bool = False) -> list[int]:
     """Return every ``wseq`` in the files visible at ``now``."""
-    found = listing(layout, now)
+    found = listing(layout, now, at_once=at_once)
     with duckdb.connect() as connection:
         out = [
             row[0]

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests.sinks.publishing import AT_ONCE, exact, sql_setup
+from tests.sinks.publishing import AT_ONCE, exact, kill, sql_setup
 from tests.sinks.support import NOBODY, Story, in_child, numbers, plain, segments, until
 
 from flowdeck.layout import Layout
+from flowdeck_sinks._journal_publish import PublishTrigger
 from flowdeck_sinks.journal import JournalSink
+from flowdeck_sinks.store import publisher
 from flowdeck_sinks.store._keeping import Timing, keepers_lock
 from flowdeck_sinks.store.maintenance import Policy, compact, doctor, info, prune, publish, quarantine
 from flowdeck_sinks.store.parts import events_select, published_files, visible_sources
@@ -236,6 +238,36 @@ def test_the_child_does_everything_and_ends(tmp_path: Path) -> None:
     niceness = os.nice(0)
     assert in_child(lambda: main([str(tmp_path / "none")])) == 1
     assert os.nice(0) == niceness
+
+
+def test_the_child_comes_back_when_enough_has_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits to delete, what is sealed meanwhile is published; one child serves a store, a second one goes."""
+    monkeypatch.setenv("FLOWDECK_PUBLISH", "on")
+    monkeypatch.setattr(publisher, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "ENOUGH_BYTES", 20_000)
+    layout = filled(tmp_path / "store", 60, segment_bytes=5000)
+    slow = Timing(visible_after_ms=0, keep_ms=600_000)
+    child = os.fork()
+    if not child:
+        keep(layout, timing=slow)
+        os._exit(0)
+    try:
+        until(lambda: {path.stem for path in segments(layout.root)} == stems(layout), "the first round", 30)
+        filled(layout.root, 100, segment_bytes=5000)
+        until(lambda: {path.stem for path in segments(layout.root)} == stems(layout), "the second", 30)
+        trigger = PublishTrigger(layout)
+        monkeypatch.setattr(trigger, "_worth_it", lambda: True)
+        assert not trigger.wanted(), "no writer starts another"
+        keep(layout, timing=slow)  # once, although it would have something to wait for
+    finally:
+        kill(child)
+    assert trigger.wanted()
+    assert sorted(count for count, _, _ in exact(layout).values()) == [60, 100]
+
+
+def stems(layout: Layout) -> set[str]:
+    """Return the segments that have a part."""
+    return {file.stem for file in published_files(layout)}
 
 
 def start_of(store: Path, monkeypatch: pytest.MonkeyPatch, events: int, switch: str = "on") -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from benchmarks.store_ingest import lines, sql_latency
 from tests.sinks.support import Story, plain
 from tests.sql.conftest import Ask
 
@@ -328,6 +329,28 @@ def test_a_truncated_file_does_not_stop_the_rest(tmp_path: Path, caplog: pytest.
         assert caplog.text.count("not a whole Parquet file") == 1
         parts[0].write_bytes(whole)
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (rest + lost,)
+
+
+def test_an_event_is_soon_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polled while 2,000 events/s are written and published, every event comes once, in about the time of a query."""
+    monkeypatch.setenv("FLOWDECK_PUBLISH", "on")
+    found = sql_latency(lines(2_000), 2_000, 6.0)
+    assert found["missed"] == 0
+    assert found["p50_ms"] <= 20 + 4 * found["query_ms"] + 25  # a wake of the writer, two queries, a busy machine
+
+
+def test_a_part_counts_at_once_and_a_broken_one_not_at_all(tmp_path: Path) -> None:
+    """An open connection reads a part as soon as it is there, and its segment as long as the part cannot be read."""
+    layout = tale(tmp_path / "store")
+    with connect(layout.root) as connection:
+        before = connection.execute("FROM events ORDER BY writer, wseq").fetchall()
+        assert publish(layout, timing=Timing(visible_after_ms=60_000, keep_ms=60_000)).segments > 1
+        assert connection.execute("FROM events ORDER BY writer, wseq").fetchall() == before
+        assert connection.execute("SELECT count(*) FROM _tail").fetchone() == (0,)
+        part = max(path for path in layout.parts.glob("0*.parquet"))
+        part.write_bytes(part.read_bytes()[:-10])
+        connection._files._whole.clear()
+        assert connection.execute("FROM events ORDER BY writer, wseq").fetchall() == before
 
 
 def test_a_deleted_part_is_only_missing(tmp_path: Path) -> None:

@@ -115,6 +115,27 @@ def test_why_goes_back_to_the_beginning(story: Story, ask: Ask) -> None:
     assert ask("FROM why('nobody')") == []
 
 
+def test_why_of_a_failure_goes_to_where_it_was_raised(story: Story, ask: Ask) -> None:
+    """An execution's failure, and that of every step it passed through, lead to the attempt where it began."""
+    run = story.execution("e1")
+    outer, inner = story.chunk(run, "outer"), story.chunk(run, "inner")
+    story.tell(run, "triggerflow.execution_started")
+    story.tell(outer, "chunk.started", cause=1)
+    story.tell(inner, "chunk.started", cause=2)
+    story.tell(inner, "chunk.failed", {"propagated_from": None}, cause=3, error=ValueError("x"))
+    story.tell(outer, "chunk.failed", {"propagated_from": inner.run_id}, cause=2, error=ValueError("x"))
+    story.tell(run, "triggerflow.execution_failed", {"origin_run_id": inner.run_id}, error=ValueError("x"))
+    chain = [
+        ("raised in", "chunk.failed", "inner"),
+        ("caused by", "chunk.started", "inner"),
+        ("caused by", "chunk.started", "outer"),
+        ("caused by", "triggerflow.execution_started", None),
+    ]
+    for run_id in (run.run_id, outer.run_id):
+        ((event,),) = ask("SELECT event_id FROM events WHERE run_id = ? AND error_type IS NOT NULL", run_id)
+        assert ask("SELECT because, event_type, step_name FROM why(?) WHERE back > 0", event) == chain
+
+
 def test_why_ends_on_circular_causes(raw: Callable[..., None], ask: Ask) -> None:
     """Events that name each other, themselves or the future as cause lead nowhere, and the answer ends."""
     for seq, cause in ((1, 2), (2, 1), (3, 3), (4, 2)):

@@ -11,7 +11,7 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
-from flowdeck_devtools.cli._options import StoreOption, existing_store
+from flowdeck_devtools.cli._options import existing_store
 
 if TYPE_CHECKING:
     from flowdeck_devtools.core.sources import Source
@@ -35,21 +35,28 @@ def devtools(
     ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")] = False,
     serve: Annotated[bool, typer.Option("--serve", help="In a browser: on 127.0.0.1 alone, behind a token.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port for --serve; 0 takes a free one.")] = 8611,
-    store: StoreOption = None,
+    store: Annotated[
+        list[str] | None,
+        typer.Option("--store", metavar="DIR", help="The store; several times for several at once."),
+    ] = None,
 ) -> int:
     """Watch live and past runs, and answer what waits."""
     speed = _speed(replay)
+    if theme not in ("dark", "light"):
+        _check_theme(theme)
     source_name = file or events
+    wanted: list[str | None] = [*dict.fromkeys(store or [])] or [None]
+    stores = [] if source_name else [existing_store(one) for one in wanted]
+    if serve and (source_name or speed is not None):
+        raise CliError("--serve shows a store: leave --file and --replay away", 2)
     if serve:
-        if source_name or speed is not None:
-            raise CliError("--serve shows a store: leave --file and --replay away", 2)
-        return _serve(existing_store(store), port, run, actor, theme, ascii_only)
+        return _serve(stores, port, run, actor, theme, ascii_only)
 
     look: dict[str, Any] = {"theme": theme, "ascii_only": ascii_only}
     if source_name is None and speed is None:
-        return open_devtools(existing_store(store), run, actor, **look)
+        return open_devtools(stores[0], run, actor, also=stores[1:], **look)
     _need_screen(stdin=source_name != "-")
-    source = _source(source_name, speed, run, store)
+    source = _source(source_name, speed, run, stores[0] if stores else None)
     shown = None if source_name is None and speed is not None else run
     return open_devtools(source.store, shown, actor, source=source, **look)
 
@@ -76,6 +83,13 @@ def _need_screen(*, stdin: bool = True) -> None:
         raise CliError("devtools needs a terminal; for pipes use: flowdeck runs, flowdeck events, flowdeck sql", 2)
 
 
+def _check_theme(name: str) -> None:
+    from flowdeck_devtools.tui.run import known_themes
+
+    if name not in known_themes():
+        raise CliError(f"no theme {name!r}; there are: {', '.join(known_themes())}", 2)
+
+
 def _speed(text: str | None) -> float | None:
     if text is None:
         return None
@@ -88,7 +102,7 @@ def _speed(text: str | None) -> float | None:
     return speed
 
 
-def _source(name: str | None, speed: float | None, run: str | None, store: str | None) -> Source:
+def _source(name: str | None, speed: float | None, run: str | None, store: Path | None) -> Source:
     from flowdeck_devtools.core import sources
 
     try:
@@ -98,16 +112,17 @@ def _source(name: str | None, speed: float | None, run: str | None, store: str |
             return sources.open_pipe(_piped())
         if name is not None:
             return sources.open_file(Path(name), speed=speed)
-        return sources.open_lines(_lines_of_run(existing_store(store), run), speed=speed)
+        return sources.open_lines(_lines_of_run(store, run), speed=speed)
     except sources.SourceError as error:
         raise CliError(str(error) if name is None else f"{name}: {error}".replace(f"{name}: {name}", name), 2) from None
 
 
-def _lines_of_run(store: Path, run: str | None) -> list[bytes]:
+def _lines_of_run(store: Path | None, run: str | None) -> list[bytes]:
     from flowdeck_devtools.cli._runs import find_run
     from flowdeck_devtools.cli._stored import open_reader
     from flowdeck_devtools.core.history import History
 
+    assert store is not None  # without a file there is a store
     with open_reader(store) as reader:
         row = find_run(reader, store, run)
     lines, problem = History(store).run_lines(str(row["root_run_id"] or row["run_id"]))
@@ -130,7 +145,7 @@ def _piped() -> BinaryIO:
     return pipe
 
 
-def _serve(store: Path, port: int, run: str | None, actor: str | None, theme: str, ascii_only: bool) -> int:
+def _serve(stores: list[Path], port: int, run: str | None, actor: str | None, theme: str, ascii_only: bool) -> int:
     try:
         from flowdeck_devtools.serve import serve_devtools
     except ModuleNotFoundError as error:
@@ -141,4 +156,6 @@ def _serve(store: Path, port: int, run: str | None, actor: str | None, theme: st
     arguments = ["--theme", theme, *(["--ascii"] if ascii_only else [])]
     for option, value in (("--run", run), ("--actor", actor)):
         arguments += [option, value] if value else []
-    return serve_devtools(store, port=port, arguments=arguments)
+    for further in stores[1:]:
+        arguments += ["--store", str(further)]
+    return serve_devtools(stores[0], port=port, arguments=arguments)

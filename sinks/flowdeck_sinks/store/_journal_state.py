@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 
 from flowdeck.layout import Layout, is_locked, live_writers
 from flowdeck_sinks.store.parts import listing
@@ -13,8 +14,13 @@ __all__ = ["backlog", "writer_versions"]
 
 def backlog(layout: Layout) -> tuple[int, int]:
     """Return number and bytes of the segments that could be published now."""
-    sealed = [path for path in listing(layout).segments if not is_locked(path)]
-    return len(sealed), sum(path.stat().st_size for path in sealed)
+    count = size = 0
+    for path in listing(layout, at_once=True).segments:
+        with suppress(FileNotFoundError):
+            if not is_locked(path):
+                count += 1
+                size += path.stat().st_size
+    return count, size
 
 
 def writer_versions(layout: Layout) -> Counter[str]:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ __all__ = [
     "now_ms",
     "remove_orphans",
     "remove_replaced",
+    "try_lock",
     "workbench",
 ]
 
@@ -61,14 +62,23 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@contextmanager
-def keepers_lock(layout: Layout) -> Iterator[bool]:
+def keepers_lock(layout: Layout) -> AbstractContextManager[bool]:
     """Try to become the one who changes the store's Parquet files; yield whether it worked.
 
     Raises:
         OSError: The store cannot be written.
     """
-    descriptor = os.open(layout.publish_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    return try_lock(layout.publish_lock)
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Take an advisory lock for the block, unless somebody holds it; yield whether it worked.
+
+    Raises:
+        OSError: The store cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -85,6 +85,8 @@ class PruneReport:
     events_removed: int = 0
     events_kept: int = 0
     """Old events that stay because their execution is open, or they belong to an evaluation."""
+    waiting: int = 0
+    """Files that were left out because what they were made of is not deleted yet."""
     bytes_before: int = 0
     bytes_after: int = 0
     blobs_removed: int = 0

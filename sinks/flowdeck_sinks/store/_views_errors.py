@@ -7,7 +7,7 @@ from typing import Final
 from flowdeck.events.catalogue import CATALOGUE
 from flowdeck_sinks.store._view import View
 
-__all__ = ["ERRORS", "ERROR_GROUPS", "MODEL_CALLS", "MODEL_USAGE", "errors_of"]
+__all__ = ["ERRORS", "ERROR_GROUPS", "MODEL_CALLS", "MODEL_USAGE", "ORIGIN", "errors_of"]
 
 _MESSAGE_BYTES: Final = 500
 """As much of a message as decides its group."""
@@ -21,7 +21,7 @@ _SHAPE: Final = f"""regexp_replace(regexp_replace(regexp_replace(
 
 # The core marks a failure that only passes through: a chunk's with the attempt it came from, the execution's with the
 # attempt that began it. An agent's turn names the request that failed in it.
-_ORIGIN: Final = """coalesce(payload ->> '$.propagated_from', payload ->> '$.origin_run_id',
+ORIGIN: Final = """coalesce(payload ->> '$.propagated_from', payload ->> '$.origin_run_id',
     CASE WHEN event_type = 'agent_turn.failed' THEN payload ->> '$.request_run_id' END)"""
 
 
@@ -44,7 +44,7 @@ def errors_of(events: str = "events", *, few: bool = False) -> str:
 FROM (
   SELECT *, {_SHAPE} AS shape
   FROM (
-    SELECT *, coalesce(error ->> '$.message', message) AS said, error ->> '$.module' AS module, {_ORIGIN} AS origin
+    SELECT *, coalesce(error ->> '$.message', message) AS said, error ->> '$.module' AS module, {ORIGIN} AS origin
     FROM (
       {chosen}
     )

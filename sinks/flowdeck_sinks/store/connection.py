@@ -290,7 +290,7 @@ class _Files:
             self._refresh_writers()
 
     def _refresh_sources(self) -> None:
-        sources = [source for source in visible_sources(self.layout) if self._is_whole(source)]
+        sources = self._readable_sources()
         if sources == self._sources:
             return
 
@@ -307,6 +307,17 @@ class _Files:
         self._raw.execute(f"CREATE OR REPLACE VIEW _stored_lifecycle AS {lifecycle}")
         self._sources = sources
 
+    def _readable_sources(self) -> list[Source]:
+        """Return the files to read; in place of one that is not whole those it stands for, where they are left."""
+        broken: set[Path] = set()
+        while True:
+            sources = visible_sources(self.layout, at_once=True, without=broken)
+            found = {source.path for source in sources if not self._is_whole(source)}
+            if not found:
+                return sources
+
+            broken |= found
+
     def _is_whole(self, source: Source) -> bool:
         """Return whether a file can be read at all: a Parquet file that lost its end would fail every query."""
         if source.kind == "segment" or source.path in self._whole:
@@ -319,7 +330,7 @@ class _Files:
         if source.path not in self._damaged and source.path.exists():
             self._damaged.add(source.path)
             _log.warning(
-                "flowdeck: %s is not a whole Parquet file; its events are missing from every answer. "
+                "flowdeck: %s is not a whole Parquet file; events that lie nowhere else are missing from every answer. "
                 "See: flowdeck store doctor",
                 source.path,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from flowdeck_sinks.store._view import Macro
-from flowdeck_sinks.store._views_errors import errors_of
+from flowdeck_sinks.store._views_errors import ORIGIN, errors_of
 from flowdeck_sinks.store._views_people import waits_of
 from flowdeck_sinks.store._views_runs import (
     EXECUTION,
@@ -148,13 +148,20 @@ _WHY: Final = f"""WITH RECURSIVE given AS MATERIALIZED (
   SELECT s.run_id AS began,
     arg_min(s.event_id, coalesce(s.epoch, 0)::HUGEINT * {2**62} + greatest(coalesce(s.seq, 0), 0)) AS event_id
   FROM story AS s WHERE s.run_id IS NOT NULL GROUP BY s.run_id
+), raised AS MATERIALIZED (
+  SELECT s.run_id AS raised_in,
+    arg_max(s.event_id, coalesce(s.epoch, 0)::HUGEINT * {2**62} + greatest(coalesce(s.seq, 0), 0)) AS event_id
+  FROM story AS s WHERE s.run_id IS NOT NULL AND s.error_type IS NOT NULL GROUP BY s.run_id
 ), link AS MATERIALIZED (
-  -- Where an event came from: the transition it names, else the beginning of its run, else that of the run above.
+  -- Where an event came from: the failure it passes on, else the transition it names, else the beginning of its run,
+  -- else that of the run above.
   SELECT s.event_id,
+    any_value(f.event_id) AS passed_on,
     arg_max(c.event_id, coalesce(c.epoch, 0)) AS caused_by,
     any_value(CASE WHEN own.event_id <> s.event_id THEN own.event_id END) AS begun_by,
     any_value(CASE WHEN above.event_id <> s.event_id THEN above.event_id END) AS started_by
-  FROM story AS s
+  FROM (SELECT *, CASE WHEN error_type IS NOT NULL THEN nullif({ORIGIN}, run_id) END AS origin FROM story) AS s
+  LEFT JOIN raised AS f ON f.raised_in = s.origin
   LEFT JOIN story AS c ON c.execution_id = s.execution_id AND c.seq = s.cause AND c.seq < s.seq
     AND coalesce(c.sub, 0) = 0 AND coalesce(c.epoch, 0) <= coalesce(s.epoch, 0)
   LEFT JOIN start AS own ON own.began = s.run_id
@@ -163,13 +170,13 @@ _WHY: Final = f"""WITH RECURSIVE given AS MATERIALIZED (
 ), chain AS (
   SELECT g.event_id AS link_id, 0 AS back, 'this' AS because, [g.event_id] AS seen FROM given AS g
   UNION ALL
-  SELECT coalesce(l.caused_by, l.begun_by, l.started_by), c.back + 1,
-    CASE WHEN l.caused_by IS NOT NULL THEN 'caused by' WHEN l.begun_by IS NOT NULL THEN 'in the run begun by'
-      ELSE 'in the run above' END,
-    list_append(c.seen, coalesce(l.caused_by, l.begun_by, l.started_by))
+  SELECT coalesce(l.passed_on, l.caused_by, l.begun_by, l.started_by), c.back + 1,
+    CASE WHEN l.passed_on IS NOT NULL THEN 'raised in' WHEN l.caused_by IS NOT NULL THEN 'caused by'
+      WHEN l.begun_by IS NOT NULL THEN 'in the run begun by' ELSE 'in the run above' END,
+    list_append(c.seen, coalesce(l.passed_on, l.caused_by, l.begun_by, l.started_by))
   FROM chain AS c JOIN link AS l ON l.event_id = c.link_id
-  WHERE coalesce(l.caused_by, l.begun_by, l.started_by) IS NOT NULL AND c.back < {STEPS_BACK}
-    AND NOT list_contains(c.seen, coalesce(l.caused_by, l.begun_by, l.started_by))
+  WHERE coalesce(l.passed_on, l.caused_by, l.begun_by, l.started_by) IS NOT NULL AND c.back < {STEPS_BACK}
+    AND NOT list_contains(c.seen, coalesce(l.passed_on, l.caused_by, l.begun_by, l.started_by))
 )
 SELECT c.back, c.because, s.ts, s.event_type, s.step_name, s.scope, s.attempt, s.level, s.message, s.error_type,
   s.seq, s.cause, s.epoch, s.flow_name, s.execution_id, s.run_id, s.event_id, s.payload
@@ -318,11 +325,13 @@ MACROS: Final = (
     Macro(
         "why",
         ("id",),
-        "What led to an event: the event itself, what caused that, and so on back to the beginning of the run.",
+        "What led to an event: the event itself, what caused that, and so on back to the beginning of the run. A "
+        "failure that only passes through leads to the attempt where it began.",
         _WHY,
         {
             "back": "0 for the event asked for, 1 for what led to it ...",
-            "because": "this, caused by, in the run begun by, or in the run above.",
+            "because": "this, raised in (it only passes that failure on), caused by, in the run begun by, or in the "
+            "run above.",
             "ts": "When, UTC.",
             "event_type": "What happened.",
             "step_name": "The chunk or action.",

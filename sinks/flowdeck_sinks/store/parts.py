@@ -18,6 +18,9 @@ exists long after, and both look at one ``now``: a reader that lists the directo
 still sees each row once. Should a clock jump back, or a transaction hold an old ``now``, the second half of the rule
 answers: files whose predecessors are gone count at once.
 
+Waiting is for readers whose listing and reading are two things, as in SQL, where a file may appear between the two. One
+that lists once and then names the files it reads may count a file as soon as it is there (``at_once``).
+
 Two forms of the same rule, for readers to choose from:
 
 - :func:`visible_sources` lists the files, for readers that can name them one by one (Python; the fastest plan).
@@ -35,7 +38,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import SEEK_END, scandir
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -178,12 +181,14 @@ def segment_files(layout: Layout) -> list[Path]:
     )
 
 
-def listing(layout: Layout, now_ms: int | None = None) -> Listing:
-    """Apply the rule to the directories as they are."""
+def listing(
+    layout: Layout, now_ms: int | None = None, *, at_once: bool = False, without: Collection[Path] = ()
+) -> Listing:
+    """Apply the rule to the directories as they are; the arguments are those of :func:`visible_sources`."""
     now = now_ms if now_ms is not None else time.time_ns() // 1_000_000
     segments = segment_files(layout)  # before the parts: a part that comes in between only repeats what we list
     stems = {path.stem for path in segments}
-    files = published_files(layout)
+    files = [file for file in published_files(layout) if file.path not in without]
     due: list[PublishedFile] = []
     waiting: list[PublishedFile] = []
     heads: dict[int, int] = {}
@@ -191,7 +196,7 @@ def listing(layout: Layout, now_ms: int | None = None) -> Listing:
         heads[file.lo] = min(file.level, heads.get(file.lo, file.level))
     for file in files:
         first_is_there = file.stem in stems if file.level == 0 else heads[file.lo] < file.level
-        (due if file.visible_ms <= now or not first_is_there else waiting).append(file)
+        (due if at_once or file.visible_ms <= now or not first_is_there else waiting).append(file)
 
     hidden = _hidden_by(due, files)
     covering = {file.stem: file for file in due if file.level == 0}
@@ -204,7 +209,9 @@ def listing(layout: Layout, now_ms: int | None = None) -> Listing:
     )
 
 
-def visible_sources(layout: Layout, now_ms: int | None = None) -> list[Source]:
+def visible_sources(
+    layout: Layout, now_ms: int | None = None, *, at_once: bool = False, without: Collection[Path] = ()
+) -> list[Source]:
     """Return the files that hold the store's events at this moment: each row in exactly one of them.
 
     Days and parts come first, in the publisher's order, then segments by writer and number. A file may be gone when it
@@ -213,8 +220,10 @@ def visible_sources(layout: Layout, now_ms: int | None = None) -> list[Source]:
     Args:
         layout: The store.
         now_ms: Milliseconds since the epoch; now when omitted.
+        at_once: Count every file that is there. For readers that read the files of one such list, and no others.
+        without: Published files to pass over, because they cannot be read: what they stand for counts if it is there.
     """
-    found = listing(layout, now_ms)
+    found = listing(layout, now_ms, at_once=at_once, without=without)
     published = [
         Source(
             "part" if file.level == 0 else "day",

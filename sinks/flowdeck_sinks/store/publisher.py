@@ -11,7 +11,8 @@ The order of things, each safe to be killed in::
         rename        to <n>-<n>-0~<stem>@<visible>.parquet: the commit
 
 ``python -m flowdeck_sinks.store.publisher STORE`` is the child the journal sink starts: niced, it publishes and
-compacts, waits until what it replaced may be deleted, and ends.
+compacts, again whenever enough has gathered, until nothing comes any more and what it replaced is deleted. One of them
+serves all writers of a store.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, Final
 
 from flowdeck.layout import Layout, StoreError, is_locked, library_version, write_file
 from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
+from flowdeck_sinks.store._journal_state import backlog
 from flowdeck_sinks.store._keeping import (
     Timing,
     commit,
@@ -35,6 +37,7 @@ from flowdeck_sinks.store._keeping import (
     now_ms,
     remove_orphans,
     remove_replaced,
+    try_lock,
     workbench,
 )
 from flowdeck_sinks.store._quarantine import damaged_lines, set_aside_file, set_aside_lines
@@ -45,8 +48,14 @@ from flowdeck_sinks.store.schema import journal_select
 
 __all__ = ["keep", "publish", "publish_sealed"]
 
-ROUNDS: Final = 8
-"""How often the child looks again before it leaves the rest to the next one."""
+LIFE_SECONDS: Final = 600.0
+"""How long the child stays before it leaves the rest to the next one."""
+LOOK_SECONDS: Final = 1.0
+"""How often it looks whether a segment was sealed. Queries read what is not published as text, 1.7 ms a MB."""
+MERGE_SECONDS: Final = 30.0
+"""Least time between two looks at what could be merged, while there is something to publish."""
+ENOUGH_BYTES: Final = 1024 * 1024
+"""So much is worth a part of its own; less waits for the next round."""
 NICENESS: Final = 10
 
 
@@ -109,21 +118,39 @@ def set_aside_damaged(layout: Layout, report: PublishReport) -> None:
 
 
 def keep(layout: Layout, *, timing: Timing | None = None) -> None:
-    """Publish, compact, and come back once to delete what was replaced: the whole life of a publisher child."""
+    """Publish and compact until nothing is left to do: the whole life of a publisher child.
+
+    Where another child lives it does so once: whoever started this one may have asked for it.
+    """
     from flowdeck_sinks.store.compaction import compact
 
     timing = timing or Timing()
-    for _ in range(ROUNDS):
-        report = publish(layout, timing=timing)
-        if report.busy:
-            return
+    merge_at = time.monotonic()
+    end = merge_at + LIFE_SECONDS
+    with try_lock(layout.keeper_lock) as won:
+        while True:
+            report = publish(layout, timing=timing)
+            merged = 0
+            if not report.waiting or time.monotonic() >= merge_at:
+                merged = compact(layout, timing=timing).files
+                merge_at = time.monotonic() + MERGE_SECONDS
+            if not won or report.busy or not (report.waiting or merged) or time.monotonic() > end:
+                return
 
-        merged = compact(layout, timing=timing)
-        if not report.waiting and not merged.files:
-            return
+            _wait_for_work(layout, timing, gathering=not report.problems)
 
-        # Not a wait for somebody else's work: the moment is known, and the lock is free meanwhile.
-        threading.Event().wait((timing.visible_after_ms + timing.keep_ms) / 1000 + 0.1)
+
+def _wait_for_work(layout: Layout, timing: Timing, gathering: bool) -> None:
+    """Wait until what was replaced may be deleted or, if that is looked for, enough has gathered. The store is free.
+
+    Writers do not know this process, so it looks: one listing of three directories.
+    """
+    due = time.monotonic() + (timing.visible_after_ms + timing.keep_ms) / 1000 + 0.1
+    pause = threading.Event()
+    while (left := due - time.monotonic()) > 0:
+        pause.wait(min(left, LOOK_SECONDS) if gathering else left)
+        if gathering and backlog(layout)[1] >= ENOUGH_BYTES:
+            return
 
 
 def note(layout: Layout, report: PublishReport) -> None:

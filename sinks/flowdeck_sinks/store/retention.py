@@ -73,8 +73,9 @@ def prune(
         layout: The store.
         policy: Age and size, and what is kept all the same.
         dry_run: Only count. Nothing is published for it, so events still in the journal are not looked at.
-        open_executions: Executions that ``state.db`` holds as open. Given, an execution of a dead writer that is not
-            among them counts as ended; omitted, every execution without a terminal event counts as open.
+        open_executions: Executions that ``state.db`` holds for whoever resumes them. They count as open; given, an
+            execution of a dead writer that is not among them counts as ended; omitted, every execution without a
+            terminal event counts as open.
         timing: For tests.
 
     Raises:
@@ -91,7 +92,7 @@ def prune(
         with workbench(layout) as connection:
             if not dry_run:
                 report.problems += publish_sealed(layout, connection, timing).problems
-            files = _whole_files(layout)
+            files, report.waiting = _whole_files(layout)
             report.bytes_before = report.bytes_after = sum(file.path.stat().st_size for file in files)
             cutoff = _cutoff(connection, layout, files, policy)
             if cutoff is None:
@@ -111,16 +112,18 @@ def prune(
     return report
 
 
-def _whole_files(layout: Layout) -> list[PublishedFile]:
-    """Return the visible files that stand for nothing which is still there: that would come back without them."""
+def _whole_files(layout: Layout) -> tuple[list[PublishedFile], int]:
+    """Return the visible files that stand for nothing which is still there (it would come back without them), and how
+    many others there are."""
     found = listing(layout)
     out = {part for _, part in found.covered}
     inputs = {file.lo for file in found.hidden}
-    return [
+    files = [
         file
         for file in found.visible
         if file not in out and file.lo not in inputs and not any(newer.hides(file) for newer in found.waiting)
     ]
+    return files, len(found.visible) + len(found.waiting) - len(files)
 
 
 def _time_of(file: PublishedFile) -> str:
@@ -163,14 +166,14 @@ def _prepare(connection: Any, layout: Layout, policy: Policy, known_open: Collec
           < max(coalesce(epoch, 0))"""
     )
     if known_open is not None:
-        connection.execute("CREATE TEMP TABLE alive (id VARCHAR)")
-        alive = [[name] for name in (*known_open, *live_writers(layout))]
-        if alive:
-            connection.executemany("INSERT INTO alive VALUES (?)", alive)
+        alive = [*known_open, *live_writers(layout)]
+        connection.execute("CREATE TEMP TABLE alive AS SELECT unnest(?::VARCHAR[]) AS id", [alive])
         connection.execute(
             "DELETE FROM open_executions WHERE execution_id NOT IN (SELECT id FROM alive) "
             "AND coalesce(writer, '') NOT IN (SELECT id FROM alive)"
         )
+        # Whatever the events say, or do not say because some were lost.
+        connection.execute("INSERT INTO open_executions SELECT id, NULL FROM alive")
     connection.execute(
         f"""CREATE TEMP TABLE newest_definitions AS
         SELECT arg_max(event_id, ts) AS event_id FROM every_event WHERE event_type = '{_DEFINITION}'
