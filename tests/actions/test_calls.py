@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.execution.support import World
 from flowdeck.actions import ActionContext, ActionRuntime, FileArtifacts, current_action
 from flowdeck.events.lineage import RunContext, run_scope
 from flowdeck.execution.ports import PortCall, Ports
+from flowdeck.triggerflow import TriggerFlow, TriggerFlowRuntimeData
 
 pytestmark = pytest.mark.anyio
 RECORD_KEYS = (
@@ -71,6 +73,11 @@ async def test_what_an_action_returns_is_read_by_convention(
         ("strict", [1], r"must be a mapping, got \[1\]"),
         ("raises", {}, "ZeroDivisionError: division by zero"),
         ("stops", {}, "StopIteration"),
+        ("leaves", {}, r"^action 'leaves' called sys.exit\(2\)$"),
+        ("leaves_later", {}, r"^action 'leaves_later' called sys.exit\(3\)$"),
+        ("cancels", {}, "^action 'cancels' was cancelled from within$"),
+        ("shouts", {}, r"^ValueError: !{3988}… \(50000012 characters in all\)$"),
+        ("hurries", {}, "action 'hurries': policy.timeout_seconds='5': expected seconds"),
     ],
 )
 async def test_a_call_that_cannot_work(
@@ -87,8 +94,27 @@ async def test_a_call_that_cannot_work(
     def stops() -> None:
         next(iter(()))
 
-    for function in (strict, raises, stops):
+    def leaves() -> None:
+        sys.exit(2)
+
+    async def leaves_later() -> None:
+        sys.exit(3)
+
+    async def cancels() -> None:
+        inner = asyncio.ensure_future(asyncio.sleep(9))
+        inner.cancel()
+        await inner
+
+    def shouts() -> None:
+        raise ValueError("!" * 50_000_000)
+
+    def hurries() -> None:
+        pass
+
+    for function in (strict, raises, stops, leaves, leaves_later, cancels, shouts, hurries):
         actions.action_func(function)
+
+    actions.settings["action.policy.global"] = {"timeout_seconds": "5"} if name == "hurries" else {}
 
     record = await actions.async_execute_action(name, kwargs)
     assert record["status"] == "error" and not record["ok"]
@@ -132,6 +158,20 @@ async def test_a_huge_result_becomes_an_artifact(actions: ActionRuntime, tmp_pat
     assert part == "9012"
     gone = await actions.async_execute_action("read_action_artifact", {"ref": "artifact:../../etc/passwd"})
     assert gone["status"] == "error" and "is no artifact of this store" in gone["error"]
+
+
+async def test_an_artifact_is_read_on_where_its_digest_ends(actions: ActionRuntime) -> None:
+    """Offsets count bytes, pieces hold whole characters, and together they are the text, whatever its script."""
+    text = "".join(chr(0x4E00 + at % 500) + "aé😀"[at % 3] for at in range(20_000))
+    actions.register_action(action_id="big", func=lambda: text)
+    record = await actions.async_execute_action("big")
+    found = re.search(r'ref="([^"]+)", offset=(\d+)', record["model_digest"])
+    assert found is not None
+    read, offset = text[:2_000], int(found[2])
+    while piece := await actions.async_call_action("read_action_artifact", {"ref": found[1], "offset": offset}):
+        read, offset = read + piece, offset + 8_000
+
+    assert read == text
 
 
 async def test_a_disk_that_takes_nothing_loses_no_result(actions: ActionRuntime) -> None:
@@ -240,3 +280,25 @@ def test_the_synchronous_twins(actions: ActionRuntime) -> None:
     actions.register_action(action_id="it", func=lambda x: x + 1)
     assert actions.call_action("it", {"x": 1}) == 2
     assert actions.execute_action("it", {"x": 1})["status"] == "success"
+
+
+async def test_every_call_has_an_idempotency_key_of_its_own(actions: ActionRuntime, world: World) -> None:
+    """Two actions in one chunk, and one called twice, never share a key: a receiver would drop the second payment."""
+    keys: list[str] = []
+
+    def charge(context: ActionContext) -> None:
+        keys.append(context.idempotency_key)
+
+    actions.action_func(charge)
+    actions.register_action(action_id="refund", func=charge)
+
+    async def pay(data: TriggerFlowRuntimeData) -> None:
+        for name in ("charge", "refund", "refund"):
+            await actions.async_execute_action(name, data=data)
+
+    flow = TriggerFlow(name="f")
+    flow.to(pay)
+    execution = world.execution(flow, execution_id="o-1")
+    await execution.async_start()
+    await execution.async_close()
+    assert keys == ["o-1:t1:charge", "o-1:t1:refund", "o-1:t1:refund:1"]

@@ -367,3 +367,19 @@ async def test_many_loops_at_once(tools: ActionRuntime) -> None:
     results = await asyncio.gather(*(loop.async_run(x) for x in range(50)))
     assert [each["records"][0]["data"] for each in results] == list(range(1, 51))
     assert not loop.flow._executions
+
+
+async def test_a_long_loop_copies_each_record_once(tools: ActionRuntime) -> None:
+    """What a planner sees of earlier rounds are the copies it saw before, so a round costs the same in any loop."""
+    seen: list[list[dict[str, Any]]] = []
+
+    def plan(context: dict[str, Any], request: dict[str, Any]) -> Any:
+        seen.append(context["records"])
+        context["records"][-1:] = []  # a planner's list is its own
+        assert [each["data"] for each in context["last_round_records"]] == [context["round_index"]][: len(seen) - 1]
+        return [{"action_id": "add", "action_input": {"x": context["round_index"], "y": 1}}]
+
+    outcome = await tools.create_loop(plan, max_rounds=30).async_run()
+    assert [record["data"] for record in outcome["records"]] == list(range(1, 31))
+    assert all(late is early for late, early in zip(seen[-1], seen[-2], strict=False))
+    assert outcome["records"][0] is not seen[-1][0]

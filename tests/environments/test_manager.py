@@ -10,12 +10,15 @@ import pytest
 from tests.execution.support import World
 
 from flowdeck.actions import ActionRuntime
+from flowdeck.actions.policy import planned_override
 from flowdeck.environments import (
     ExecutionEnvironmentApprovalDenied,
     ExecutionEnvironmentApprovalRequired,
     ExecutionEnvironmentError,
     ExecutionEnvironmentManager,
+    ExecutionEnvironmentRefused,
 )
+from flowdeck.errors import ActionDefinitionError
 from flowdeck.triggerflow import TriggerFlow
 
 pytestmark = pytest.mark.anyio
@@ -277,3 +280,119 @@ async def test_a_loaded_execution_gets_fresh_environments(
     await loaded.async_continue_with(interrupt_id)
     await loaded.async_close()
     assert bench.made == [["released"], ["used", "released"]] and manager.list() == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ({"network_mode": "none"}, "policy.network_mode='none': expected inherit, enabled, disabled"),
+        ({"timeout_seconds": "5"}, "policy.timeout_seconds='5': expected seconds, more than 0"),
+        ({"timeout_seconds": float("inf")}, "expected seconds"),
+        ({"max_output_bytes": 0}, "expected a whole number, more than 0"),
+        ({"read_only": "yes"}, "policy.read_only='yes': expected True or False"),
+        ({"allowed_cmd_prefixes": [""]}, "expected a list of texts, none empty"),
+        ({"workspace_roots": 3}, "policy.workspace_roots=3: expected a list of texts"),
+    ],
+)
+def test_a_policy_that_cannot_be_meant(manager: ExecutionEnvironmentManager, policy: Any, problem: str) -> None:
+    """A value of the wrong type is refused where it is declared, by key."""
+    with pytest.raises(ActionDefinitionError, match=problem):
+        manager.declare({"kind": "python", "requirement_id": "py:1", "policy": policy})
+
+
+async def test_a_restriction_is_enforced_or_refused(
+    manager: ExecutionEnvironmentManager, bench: Bench, world: World
+) -> None:
+    """No provider starts under a policy it would ignore, whether the key is one of all providers or misspelt."""
+    bench.policy_keys = frozenset({"read_only"})  # type: ignore[attr-defined]
+    open_ones = {"network_mode": "enabled", "allow_delete": True, "read_only": True, "auto_release": True}
+    await manager.async_ensure({"kind": "bench", "policy": open_ones})
+    for policy in ({"network_mode": "disabled"}, {"allow_delete": False}, {"max_output_byte": 3}):
+        [key] = policy
+        with pytest.raises(ExecutionEnvironmentRefused, match=f"'bench' cannot enforce policy {key}=") as refused:
+            await manager.async_ensure({"kind": "bench", "policy": policy})
+
+        assert refused.value.code == "execution_environment.policy_not_enforced"
+        assert world.payloads(FAMILY + "failed")[-1]["status"] == "failed"
+
+    assert len(bench.made) == 1
+    for kind, policy in (("python", {"read_only": True}), ("shell", {"allow_create": False})):
+        with pytest.raises(ExecutionEnvironmentRefused, match=f"kind '{kind}' cannot enforce"):
+            await manager.async_ensure({"kind": kind, "policy": policy})
+
+
+async def test_no_one_gets_an_environment_of_another_policy(manager: ExecutionEnvironmentManager, bench: Bench) -> None:
+    """Same kind, scope and owner, other policy: another environment, and each is found again by its own."""
+    lax, strict = ({"kind": "bench", "scope": "global", "policy": {"read_only": each}} for each in (False, True))
+    first, second = await manager.async_ensure(lax), await manager.async_ensure(strict)
+    assert first is not second and [first["policy"], second["policy"]] == bench.policies
+    assert await manager.async_ensure(lax) is first and await manager.async_ensure(strict) is second
+
+
+async def test_the_policy_of_a_call_reaches_its_environment(
+    world: World, manager: ExecutionEnvironmentManager, bench: Bench
+) -> None:
+    """It goes over the requirement's; a planner's part of it can only make it stricter."""
+    actions = ActionRuntime(world.services, environments=manager)
+    needs = [{"kind": "bench", "scope": "session", "policy": {"max_rows": 3, "auto_release": False}}]
+    actions.register_action(action_id="use", func=lambda: 1, execution_environments=needs)
+    override = {"network_mode": "disabled", "purpose": "x"}
+    assert await actions.async_call_action("use", {}, policy_override=override) == 1
+    assert bench.policies == [{"max_rows": 3, "auto_release": False, "network_mode": "disabled"}]
+    assert await actions.async_call_action("use", {}, policy_override=override) == 1
+    assert bench.made == [[]]  # auto_release=False: it stayed for the second call
+    planned = {"approval_mode": "auto", "network_mode": "disabled", "timeout_seconds": 9e9, "read_only": False}
+    assert planned_override(planned) == {"network_mode": "disabled"}
+    await manager.async_release_scope("session", manager.list(scope="session")[0]["owner_id"])
+    assert bench.made == [["released"]]
+
+
+async def test_a_cancelled_call_gives_all_its_environments_back(
+    world: World, manager: ExecutionEnvironmentManager, bench: Bench
+) -> None:
+    """Cancelled again while it gives back, it still gives back the rest."""
+    actions = ActionRuntime(world.services, environments=manager)
+    started, going, all_back = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def use() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def slow_release(handle: Any) -> None:
+        going.set()
+        await asyncio.sleep(0.01)
+        handle["resource"].append("released")
+        if bench.made == [["released"]] * 3:
+            all_back.set()
+
+    bench.async_release = slow_release  # type: ignore[method-assign]
+    needs = [{"kind": "bench", "resource_key": key} for key in ("a", "b", "c")]
+    actions.register_action(action_id="use", func=use, execution_environments=needs)
+    call = asyncio.create_task(actions.async_execute_action("use"))
+    await started.wait()
+    call.cancel()
+    await going.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    await asyncio.wait_for(all_back.wait(), 5)
+    assert bench.made == [["released"]] * 3
+
+
+async def test_a_provider_that_hangs_holds_up_nobody(
+    world: World, manager: ExecutionEnvironmentManager, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that never ends is given up; the call it belongs to has its result, and the handle is listed failed."""
+    monkeypatch.setattr("flowdeck.environments.manager.RELEASE_SECONDS", 0.02)
+
+    async def hang(handle: Any) -> None:
+        await asyncio.Event().wait()
+
+    bench.async_release = hang  # type: ignore[method-assign]
+    actions = ActionRuntime(world.services, environments=manager)
+    actions.register_action(action_id="use", func=lambda: "used", execution_environments=[{"kind": "bench"}])
+    assert await actions.async_call_action("use") == "used"
+    assert [handle["status"] for handle in manager.list()] == ["failed"]
+    assert "TimeoutError" in world.payloads(FAMILY + "failed")[0]["error"]
+    del bench.async_release  # type: ignore[method-assign]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from flowdeck.environments import (
     ExecutionEnvironmentManager,
     ExecutionEnvironmentRefused,
     ExecutionEnvironmentTimeout,
+    process,
 )
 
 pytestmark = pytest.mark.anyio
@@ -144,3 +148,88 @@ async def test_sqlite_refuses_and_interrupts(manager: ExecutionEnvironmentManage
 
     with pytest.raises(ExecutionEnvironmentRefused, match="database '/etc/passwd'"):
         await resource(manager, "sqlite", {"path": "/etc/passwd"}, **policy)
+
+
+@pytest.mark.parametrize(
+    ("key", "refused"),
+    [
+        ("allow_create", ["INSERT INTO t VALUES (2)", "CREATE TABLE u (a)", "CREATE INDEX i ON t (a)"]),
+        ("allow_update", ["UPDATE t SET a = 2", "ALTER TABLE t RENAME TO u"]),
+        ("allow_delete", ["DELETE FROM t", "DROP TABLE t"]),
+    ],
+)
+async def test_sqlite_allows_what_its_policy_allows(
+    manager: ExecutionEnvironmentManager, tmp_path: Path, key: str, refused: list[str]
+) -> None:
+    """Each of allow_create, allow_update and allow_delete stops its own statements only; VACUUM leads nowhere."""
+    free = await resource(manager, "sqlite", {"path": str(tmp_path / "shop.db")})
+    await free.query("CREATE TABLE t (a)")
+    await free.query("INSERT INTO t VALUES (1)")
+    database = await resource(manager, "sqlite", {"path": str(tmp_path / "shop.db")}, **{key: False})
+    for sql in refused:
+        with pytest.raises(ExecutionEnvironmentRefused, match=f"its policy says {key} is False"):
+            await database.query(sql)
+
+    with pytest.raises(ExecutionEnvironmentRefused):
+        await database.query(f"VACUUM INTO '{tmp_path / 'copy.db'}'")
+
+    every = ["CREATE TABLE v (a)", "INSERT INTO t VALUES (3)", "UPDATE t SET a = 3", "DELETE FROM t", "DROP TABLE t"]
+    for sql in every:
+        if not any(sql.split()[:2] == each.split()[:2] for each in refused):
+            await database.query(sql)
+
+
+async def test_a_cancelled_query_stops_nobody_elses(manager: ExecutionEnvironmentManager) -> None:
+    """A query given up while it waits for its turn leaves the running one alone; a large result is cut."""
+    database = await resource(manager, "sqlite", max_output_bytes=1000)
+    count = (
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 400000) SELECT count(*) AS c FROM r"
+    )
+    running = asyncio.create_task(database.query(count))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(database.query("SELECT 1"))
+    await asyncio.sleep(0.001)
+    waiting.cancel()
+    assert (await running)["rows"] == [{"c": 400000}]
+    large = await database.query(
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT 'x' || n FROM r"
+    )
+    assert large["truncated"] and large["row_count"] < 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can take a command's network away")
+async def test_network_mode_disabled(manager: ExecutionEnvironmentManager) -> None:
+    """Code and commands reach nothing, this machine included; where that cannot be had the environment is refused."""
+    connect = """
+import socket
+try:
+    socket.create_connection(("127.0.0.1", {port}), 2).close()
+    result = "reached"
+except OSError as problem:
+    result = str(problem)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = connect.format(port=server.getsockname()[1])
+        assert (await (await resource(manager, "python")).run(code))["result"] == "reached"
+        try:
+            python = await resource(manager, "python", network_mode="disabled")
+        except ExecutionEnvironmentRefused as problem:
+            assert "cannot be enforced on this machine" in str(problem)
+            return
+
+        assert "unreachable" in (await python.run(code))["result"]
+        shell = await resource(manager, "shell", network_mode="disabled", allowed_cmd_prefixes=[sys.executable])
+        ended = await shell.run([sys.executable, "-c", code + "print(result)"])
+        assert "unreachable" in ended.stdout
+
+
+def test_a_machine_that_cannot_take_the_network_away(
+    manager: ExecutionEnvironmentManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The environment does not start, and says what is missing."""
+    guard = tmp_path / "guard.py"
+    source = Path(process._GUARD).read_text(encoding="utf-8")
+    guard.write_text(source.replace('sys.platform == "linux"', "False"), encoding="utf-8")
+    monkeypatch.setattr(process, "_GUARD", str(guard))
+    with pytest.raises(ExecutionEnvironmentRefused, match=r"cannot be enforced on this machine \(cannot take the net"):
+        manager.ensure({"kind": "python", "policy": {"network_mode": "disabled"}})

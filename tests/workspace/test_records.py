@@ -29,6 +29,7 @@ from flowdeck.errors import (
     WorkspaceRecordNotFound,
 )
 from flowdeck.workspace import Workspace
+from flowdeck.workspace.content import _Incoming
 
 pytestmark = pytest.mark.anyio
 
@@ -400,3 +401,56 @@ asyncio.run(main())
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"WorkspaceError workspace {tmp_path} cannot be written: File too large"), lines
     assert lines[1:] == ["[] []", "5"]
+
+
+async def test_a_checkpoint_brings_what_was_written_before_to_the_disk(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few contents one by one, many with one call where the system has one; SQLite syncs its own log."""
+    synced: list[int] = []
+    monkeypatch.setattr("flowdeck.workspace.tree.os.fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    few = [await workspace.put(f"{n}", collection="c") for n in range(3)]
+    await workspace.checkpoint("t", {})
+    assert {(workspace.content_root / each["path"]).stat().st_ino for each in few} <= set(synced)
+    synced.clear()
+    for n in range(70):
+        await workspace.put(f"{n}", collection="c")
+
+    await workspace.checkpoint("t", {})
+    assert len(synced) >= 71 or (sys.platform == "linux" and not synced)
+
+
+async def test_a_cancelled_reader_is_cancelled(workspace: Workspace, tmp_path: Path) -> None:
+    """Cancelled while a worker thread reads, it ends as cancelled, and its file is closed."""
+    ref = await workspace.put(iter([b"\0" * (32 << 20)]), collection="c")
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+
+    async def read() -> None:
+        async for _ in workspace.stream(ref, 32 << 20):
+            pass
+
+    for wait in (0.001, 0.003, 0.006):
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(wait)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    async with asyncio.timeout(5):  # a worker thread may still be opening what nobody reads any more
+        while len(os.listdir("/dev/fd")) > before:  # noqa: PTH208, ASYNC110
+            await asyncio.sleep(0.001)
+
+    assert len(os.listdir("/dev/fd")) <= before  # noqa: PTH208
+
+
+def test_a_write_that_comes_after_the_end_goes_nowhere(workspace: Workspace, tmp_path: Path) -> None:
+    """A worker thread that is late does not write into the file that has got the descriptor since."""
+    incoming = _Incoming(workspace._tree)
+    number = incoming._fd
+    incoming.drop()
+    with (tmp_path / "other").open("wb") as other:
+        os.dup2(other.fileno(), number)
+        incoming.write(b"late")
+        os.close(number)
+
+    assert (tmp_path / "other").read_bytes() == b"" and not list(workspace.content_root.rglob("*-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.workspace.conftest import Collector
 
 from flowdeck import Runtime
-from flowdeck.errors import WorkspaceConfigurationError
+from flowdeck.errors import WorkspaceConfigurationError, WorkspaceError
 from flowdeck.workspace import RecallProfile, Workspace
 from flowdeck.workspace.text import estimate_tokens, goal_terms, query_expression
 
@@ -263,3 +264,20 @@ async def test_recall_does_not_grow_with_the_workspace(workspace: Workspace) -> 
     small = await cost()
     await fill(2700)
     assert await cost() < 4 * small + 0.005
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda w: w.search(5), "expected a text or None"),
+        (lambda w: w.search("x", "t-1"), "filters must be a mapping"),
+        (lambda w: w.put("x", collection="a", scope="t-1"), "scope must be a mapping"),
+        (lambda w: w.build_context(goal=None), "expected a text"),
+        (lambda w: w.build_context(goal="x", budget=[1]), "expected a mapping such as"),
+        (lambda w: w.build_context(goal="x", scope="t-1"), "scope must be a mapping"),
+    ],
+)
+async def test_arguments_of_the_wrong_kind(workspace: Workspace, call: Callable[..., Any], problem: str) -> None:
+    """Each is an error of the workspace that names the argument."""
+    with pytest.raises(WorkspaceError, match=problem):
+        await call(workspace)

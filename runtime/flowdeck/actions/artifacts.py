@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from flowdeck.errors import ActionError
 
-__all__ = ["ArtifactStore", "FileArtifacts"]
+__all__ = ["ArtifactStore", "FileArtifacts", "text_between"]
 
 _REF: Final = re.compile(r"artifact:([0-9a-f]{64})")
 
@@ -26,6 +26,25 @@ class ArtifactStore(Protocol):
 
     def read(self, ref: str, offset: int = 0, size: int = -1) -> bytes:
         """Return ``size`` bytes from ``offset`` on. Raises :class:`~flowdeck.errors.ActionError` for an unknown ref."""
+
+
+def text_between(store: ArtifactStore, ref: str, offset: int, size: int) -> str:
+    """Return the characters of an artifact that begin in ``size`` bytes from ``offset`` on.
+
+    So pieces that follow each other make up the whole text, wherever they are cut.
+
+    Raises:
+        ActionError: nothing is kept under ``ref``.
+    """
+    data = store.read(ref, offset, size + 3)
+    begin = next((at for at, byte in enumerate(data[:4]) if not _continues(byte)), 0) if offset else 0
+    end = next((at for at in range(size, len(data)) if not _continues(data[at])), len(data))
+    return data[begin:end].decode("utf-8", "replace")
+
+
+def _continues(byte: int) -> bool:
+    """Whether a byte belongs to a character that begins before it."""
+    return byte & 0b1100_0000 == 0b1000_0000
 
 
 class FileArtifacts:

@@ -9,6 +9,7 @@ from typing import Any
 from flowdeck.actions.context import ActionContext
 from flowdeck.actions.spec import ActionSpec
 from flowdeck.environments.manager import ExecutionEnvironmentManager
+from flowdeck.environments.policy import POLICY_KEYS
 
 __all__ = ["borrow"]
 
@@ -22,13 +23,16 @@ async def borrow(
 ) -> ActionContext:
     """Ensure what ``spec`` needs, note each handle in ``handles``, and return the context with the resources.
 
+    The call's policy goes over that of each requirement, as far as it speaks of environments.
+
     Raises:
         ExecutionEnvironmentError: one cannot be had.
     """
     resources: dict[str, Any] = {}
+    policy = {key: value for key, value in context.policy.items() if key in POLICY_KEYS}
     for requirement in spec.execution_environments:
         owner = _owner(requirement, context, agent)
-        handle = await manager.async_ensure(requirement, owner_id=owner, approval=context.approval)
+        handle = await manager.async_ensure(requirement, owner_id=owner, approval=context.approval, policy=policy)
         handles.append(handle)
         resources[handle["resource_key"]] = handle["resource"]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flowdeck.actions.artifacts import ArtifactStore, FileArtifacts
+from flowdeck.actions.artifacts import ArtifactStore, FileArtifacts, text_between
 from flowdeck.actions.borrowing import borrow
 from flowdeck.actions.context import ActionContext, current_call
 from flowdeck.actions.events import ActionEvents
@@ -33,6 +33,7 @@ from flowdeck.actions.registry import ActionRegistry
 from flowdeck.actions.spec import ActionSpec
 from flowdeck.environments.manager import ExecutionEnvironmentManager, environments_of
 from flowdeck.errors import (
+    ActionDefinitionError,
     ActionError,
     ExecutionEnvironmentApprovalDenied,
     ExecutionEnvironmentApprovalRequired,
@@ -41,7 +42,7 @@ from flowdeck.errors import (
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.ports import PortCall
-from flowdeck.execution.services import Services, current_services
+from flowdeck.execution.services import Services, current_services, selected_services
 from flowdeck.execution.sync import run_sync
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ class ActionCalls(ActionRegistry):
 
     @property
     def events(self) -> ActionEvents:
-        """The event types of these actions, looked up once."""
-        if self._events is None:
-            self._events = ActionEvents(self.services)
+        """The event types of the runtime selected here, else of the actions' own; looked up once for each in a row."""
+        services = selected_services() or self.services
+        if self._events is None or self._events.center is not services.center:
+            self._events = ActionEvents(services)
 
         return self._events
 
@@ -157,8 +159,8 @@ class ActionCalls(ActionRegistry):
         self._artifacts = store
 
     def _read_artifact(self, ref: str, offset: int = 0, size: int = 8_000) -> str:
-        """Return up to ``size`` bytes of an artifact as text."""
-        return self.artifacts.read(ref, offset, min(size, MAX_RESULT_BYTES // 2)).decode("utf-8", "replace")
+        """Return ``size`` bytes of an artifact from ``offset`` on as text, whole characters: go on at offset + size."""
+        return text_between(self.artifacts, ref, max(0, offset), max(1, min(size, MAX_RESULT_BYTES // 2)))
 
     def get_action_list(self, tags: str | Iterable[str] | None = None) -> list[dict[str, Any]]:
         """Return what planners are told; the reader of artifacts only once there are other actions."""
@@ -241,7 +243,12 @@ class ActionCalls(ActionRegistry):
             settle(record, "error", error=f"Can not find action named '{name}'")
             return None, {}
 
-        policy = merged_policy(settings, spec, override)
+        try:
+            policy = merged_policy(settings, spec, override)
+        except ActionDefinitionError as wrong:
+            settle(record, "error", error=str(wrong))
+            return None, {}
+
         if given is not None and not isinstance(given, Mapping):
             settle(record, "error", error=f"the arguments of {name!r} must be a mapping, got {given!r:.200}")
             return None, policy
@@ -349,14 +356,21 @@ class ActionCalls(ActionRegistry):
                 raise TimeoutError(f"action {spec.action_id!r} took longer than {limit} s") from problem
 
             raise
+        except SystemExit as problem:  # a command line's parser, say; it ends the call, not the process
+            raise ActionError(f"action {spec.action_id!r} called sys.exit({problem.code!r})") from problem
+        except asyncio.CancelledError as problem:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody cancelled the caller
+                raise ActionError(f"action {spec.action_id!r} was cancelled from within") from problem
+
+            raise
         finally:
             if call_token is not None:
                 current_call.reset(call_token)
 
             current_run.reset(run_token)
             if manager is not None:
-                for handle in handles:
-                    await asyncio.shield(manager.async_release(handle))
+                await asyncio.shield(_give_back(manager, handles))
 
     def execute_action(self, name: str, kwargs: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Synchronous twin of :meth:`async_execute_action`."""
@@ -381,7 +395,13 @@ def _key(name: object, data: TriggerFlowRuntimeData | None) -> str:
         return new_id()
 
     nth = data._count(f"a:{name}")
-    return data.idempotency_key if not nth else f"{data.idempotency_key}:{nth}"
+    return f"{data.idempotency_key}:{name}" if not nth else f"{data.idempotency_key}:{name}:{nth}"
+
+
+async def _give_back(manager: ExecutionEnvironmentManager, handles: Iterable[dict[str, Any]]) -> None:
+    """Release all, also when the caller is cancelled meanwhile."""
+    for handle in handles:
+        await manager.async_release(handle, automatic=True)
 
 
 def _limit(policy: Mapping[str, Any], timeout: float | None) -> float | None:

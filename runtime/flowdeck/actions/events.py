@@ -35,7 +35,7 @@ class ActionEvents:
 
     def __init__(self, services: Services) -> None:
         self._settings = services.settings
-        center = services.center
+        self.center = center = services.center
         self._types = {name: center.type(f"action.{name}") for name in (*_LOOP, *_CALL)}
         self._twins = {name: center.type(f"tool.{name}") for name in _LOOP}
 

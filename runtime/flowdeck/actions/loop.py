@@ -30,6 +30,7 @@ from flowdeck.actions.decisions import normalise_decision
 from flowdeck.actions.limits import MAX_ROUNDS, LoopLimits
 from flowdeck.actions.policy import planned_override
 from flowdeck.actions.record import answered, is_record, placed, slim
+from flowdeck.actions.views import RecordViews
 from flowdeck.errors import ActionError
 from flowdeck.events.lineage import RunContext, current_run, run_scope
 from flowdeck.execution.sync import run_sync
@@ -91,6 +92,7 @@ class ActionLoop(LoopLimits):
         )
         self._flow: tuple[int | None, TriggerFlow] | None = None
         self._runs: WeakKeyDictionary[TriggerFlowExecution, tuple[RunContext, float]] = WeakKeyDictionary()
+        self._views = RecordViews()
         self._module = sys._getframe(1).f_globals.get("__name__", "")
 
     def __repr__(self) -> str:
@@ -235,10 +237,9 @@ class ActionLoop(LoopLimits):
 
     async def _plan_round(self, data: TriggerFlowRuntimeData) -> Any:
         run = self._run_of(data)
-        records = data.get_state("records", [])
         index = data.get_state("rounds", 0)
         rounds = self._limit("max_rounds", MAX_ROUNDS)
-        last = [each for each in records if each["meta"].get("round_index") == index - 1]
+        records, last = self._views.of(data, index - 1)
         context = {
             "agent_name": self.name,
             "input": data.get_state(_LOOP)["input"],

@@ -1,19 +1,18 @@
 """MCP servers as sources of actions, through the official client (extra ``mcp``).
 
-One connection per server, kept open by a task of its own, since the client's contexts must be entered and left in one
-task. Its tools become actions with ``action_type`` ``mcp``; ``readOnlyHint`` and ``idempotentHint`` decide their
+A server's tools become actions with ``action_type`` ``mcp``; ``readOnlyHint`` and ``idempotentHint`` decide their
 side-effect level and whether a call may be repeated after a crash. Source: Model Context Protocol, tools.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from flowdeck.actions.context import ActionContext
+from flowdeck.actions.mcp_connection import Connection, client_module, described
 from flowdeck.errors import ActionDefinitionError, ActionError
 
 if TYPE_CHECKING:
@@ -21,15 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["McpServer", "use_server"]
 
-CONNECT_SECONDS: Final = 30.0
 CALL_SECONDS: Final = 60.0
-
-
-def _client(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as problem:
-        raise ActionError(f"MCP servers need the extra 'mcp': pip install 'flowdeck[mcp]' ({problem})") from problem
 
 
 async def use_server(
@@ -44,8 +35,8 @@ async def use_server(
     """Connect to a server and register its tools.
 
     Args:
-        transport: ``{"command": …, "args": […], "env": {…}}`` for a child process, an ``http(s)://`` address for
-            streamable HTTP, or ``{"mcpServers": {name: either}}`` with one server.
+        transport: ``{"command": …, "args": […], "env": {…}}`` for a child process, an ``http(s)://`` address or
+            ``{"url": …, "headers": {…}}`` for streamable HTTP, or ``{"mcpServers": {name: either}}`` with one server.
         prefix: put in front of the tools' names.
         timeout: seconds one call may take.
 
@@ -58,15 +49,16 @@ async def use_server(
     for tool in tools:
         hints = tool.annotations
         read_only = bool(hints is not None and hints.read_only_hint)
+        repeatable = read_only or bool(hints is not None and hints.idempotent_hint)
         actions.register_action(
             action_id=f"{prefix}{tool.name}",
             desc=tool.description or tool.name,
             kwargs={"properties": {}, **tool.input_schema, "type": "object"},
-            executor=McpExecutor(server, tool.name),
+            executor=McpExecutor(server, tool.name, repeatable=repeatable),
             tags=tags,
             side_effect_level="read" if read_only else "write",
             approval_required=approval_required,
-            replay_safe=read_only or bool(hints is not None and hints.idempotent_hint),
+            replay_safe=repeatable,
             meta={"action_type": "mcp", "mcp_server": server.name},
         )
 
@@ -79,25 +71,23 @@ class McpExecutor:
     executor_type = "mcp"
     sandboxed = False
 
-    def __init__(self, server: McpServer, tool: str) -> None:
+    def __init__(self, server: McpServer, tool: str, *, repeatable: bool) -> None:
         self._server = server
         self._tool = tool
+        self._repeatable = repeatable
 
     async def execute(self, context: ActionContext, kwargs: dict[str, Any]) -> Any:
-        return await self._server.call(self._tool, kwargs)
+        return await self._server.call(self._tool, kwargs, repeatable=self._repeatable)
 
 
 class McpServer:
-    """A connection to one MCP server; opened by :meth:`connect`, opened anew when it was lost, ended by
+    """An MCP server: one connection per event loop, opened by :meth:`connect`, opened anew when it was lost, ended by
     :meth:`close`."""
 
     def __init__(self, transport: Any, *, timeout: float = CALL_SECONDS) -> None:
         self.name, self._transport = _parsed(transport)
         self._timeout = timeout
-        self._session: Any = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._leave = asyncio.Event()
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
 
     async def connect(self) -> list[Any]:
         """Open the connection and return the server's tools.
@@ -105,7 +95,7 @@ class McpServer:
         Raises:
             ActionError: it cannot be reached.
         """
-        session = await self._connected()
+        session = await self._connection().session()
         tools: list[Any] = []
         where = None
         while True:
@@ -114,67 +104,51 @@ class McpServer:
             if not page.next_cursor:
                 return tools
 
-            where = _client("mcp.types").PaginatedRequestParams(cursor=page.next_cursor)
+            where = client_module("mcp.types").PaginatedRequestParams(cursor=page.next_cursor)
 
-    async def _connected(self) -> Any:
+    def _connection(self) -> Connection:
+        """Return this loop's connection; callers at the same time share one."""
         loop = asyncio.get_running_loop()
-        if self._session is not None and self._loop is loop and self._keeper is not None and not self._keeper.done():
-            return self._session
+        found = self._connections.get(loop)
+        if found is None or found.ended:
+            found = self._connections[loop] = Connection(self.name, self._transport)
 
-        self._loop, self._leave = loop, asyncio.Event()
-        ready: asyncio.Future[Any] = loop.create_future()
-        self._keeper = loop.create_task(self._keep(ready, self._leave))
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                self._session = await asyncio.shield(ready)
-        except TimeoutError as problem:
-            self._leave.set()
-            self._keeper.cancel()
-            raise ActionError(f"MCP server {self.name!r} did not answer within {CONNECT_SECONDS} s") from problem
+        return found
 
-        return self._session
-
-    async def _keep(self, ready: asyncio.Future[Any], leave: asyncio.Event) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                read, write = await stack.enter_async_context(self._streams())
-                session = await stack.enter_async_context(_client("mcp").ClientSession(read, write))
-                await session.initialize()
-                ready.set_result(session)
-                await leave.wait()
-        except BaseException as problem:
-            if not ready.done():
-                ready.set_exception(
-                    problem
-                    if isinstance(problem, ActionError)
-                    else ActionError(f"MCP server {self.name!r} cannot be reached: {type(problem).__name__}: {problem}")
-                )
-        finally:
-            self._session = None
-
-    @asynccontextmanager
-    async def _streams(self) -> AsyncIterator[tuple[Any, Any]]:
-        if isinstance(self._transport, str):
-            connect = _client("mcp.client.streamable_http").streamable_http_client
-            async with connect(self._transport) as (read, write, *_):
-                yield read, write
-        else:
-            stdio = _client("mcp.client.stdio")
-            spec = self._transport
-            parameters = stdio.StdioServerParameters(
-                command=spec["command"], args=list(spec.get("args") or ()), env=spec.get("env"), cwd=spec.get("cwd")
-            )
-            async with stdio.stdio_client(parameters) as (read, write):
-                yield read, write
-
-    async def call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = False) -> Any:
         """Call a tool and return its structured content, else its text.
+
+        Args:
+            repeatable: call once more when the connection was lost; else nobody knows whether the call has happened.
 
         Raises:
             ActionError: the server cannot be reached, or the tool reports an error.
         """
-        session = await self._connected()
-        answer = await session.call_tool(tool, dict(arguments), read_timeout_seconds=self._timeout)
+        connection = self._connection()
+        try:
+            answer = await self._asked(connection, tool, arguments)
+        except ActionError:
+            raise
+        except Exception as problem:
+            if await connection.alive():
+                raise
+
+            connection.leave()  # the next call connects anew
+            if not repeatable:
+                raise ActionError(
+                    f"the connection to MCP server {self.name!r} was lost during the call of {tool!r} ({problem}); the "
+                    "call may or may not have happened, and the next one connects anew"
+                ) from problem
+
+            answer = await self._asked(self._connection(), tool, arguments)
+
+        return self._result(tool, answer)
+
+    async def _asked(self, connection: Connection, tool: str, arguments: Mapping[str, Any]) -> Any:
+        session = await connection.session()
+        return await session.call_tool(tool, dict(arguments), read_timeout_seconds=self._timeout)
+
+    def _result(self, tool: str, answer: Any) -> Any:
         texts = [each.text for each in answer.content if getattr(each, "type", "") == "text"]
         if answer.is_error:
             raise ActionError("\n".join(texts) or f"tool {tool!r} of MCP server {self.name!r} failed")
@@ -187,11 +161,10 @@ class McpServer:
         return [*texts, *others] if others else "\n".join(texts)
 
     async def close(self) -> None:
-        """End the connection, and the child process of a server that is one."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None and self._loop is asyncio.get_running_loop():
-            self._leave.set()
-            await asyncio.gather(keeper, return_exceptions=True)
+        """End the connections, and the child process of a server that is one."""
+        ending = [connection.leave() for connection in self._connections.values()]
+        self._connections.clear()
+        await asyncio.gather(*(task for task in ending if task is not None), return_exceptions=True)
 
 
 def _parsed(transport: Any) -> tuple[str, Any]:
@@ -204,15 +177,15 @@ def _parsed(transport: Any) -> tuple[str, Any]:
         name, transport = next(iter(servers.items()))
         return str(name), _parsed(transport)[1]
 
-    if isinstance(transport, Mapping):
-        if isinstance(transport.get("url"), str):
-            transport = transport["url"]
-        elif isinstance(transport.get("command"), str) and transport["command"]:
-            return transport["command"], dict(transport)
-
     if isinstance(transport, str) and transport.startswith(("http://", "https://")):
-        return transport, transport
+        return transport, {"url": transport}
+
+    if isinstance(transport, Mapping):
+        for how in ("url", "command"):
+            if isinstance(transport.get(how), str) and transport[how]:
+                return transport[how], dict(transport)
 
     raise ActionDefinitionError(
-        f"{transport!r} is no MCP server: give {{'command': …, 'args': […]}}, or an http(s):// address"
+        f"{described(transport)} is no MCP server: give {{'command': …, 'args': […]}}, an http(s):// address, or "
+        "{'url': …, 'headers': {…}}"
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from flowdeck.actions.spec import ActionSpec
+from flowdeck.environments.policy import checked_policy
 
 __all__ = ["APPROVAL_SCHEMA", "approval_needed", "approval_of", "merged_policy", "planned_override"]
 
@@ -26,13 +27,23 @@ APPROVAL_SCHEMA: Final[dict[str, Any]] = {
 Policy = dict[str, Any]
 
 
+_STRICTER: Final = (
+    ("approval_mode", "always"), ("network_mode", "disabled"), ("read_only", True), ("allow_create", False),
+    ("allow_update", False), ("allow_delete", False),
+)  # fmt: skip
+
+
 def planned_override(override: Mapping[str, Any]) -> Policy:
-    """Return what a planner may change of a policy: it can ask for an approval, and never talk one away."""
-    return {key: value for key, value in override.items() if key != "approval_mode" or value == "always"}
+    """Return what a planner may change of a policy: it can ask for less than it has, or to be approved, never more."""
+    return {key: value for key, value in _STRICTER if key in override and override[key] == value}
 
 
 def merged_policy(settings: Mapping[str, Any], spec: ActionSpec, override: Mapping[str, Any] | None) -> Policy:
-    """Return the policy of one call."""
+    """Return the policy of one call.
+
+    Raises:
+        ActionDefinitionError: a key has a value that cannot be meant.
+    """
     merged: Policy = {}
     for layer in (
         settings.get("action.policy.global"), settings.get("action.policy.agent"), spec.default_policy, override
@@ -40,7 +51,7 @@ def merged_policy(settings: Mapping[str, Any], spec: ActionSpec, override: Mappi
         if isinstance(layer, Mapping):
             merged.update(layer)
 
-    return merged
+    return checked_policy(merged, f"action {spec.action_id!r}") if merged else merged
 
 
 def approval_needed(spec: ActionSpec, policy: Mapping[str, Any]) -> dict[str, Any] | None:

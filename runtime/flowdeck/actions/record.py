@@ -34,6 +34,8 @@ __all__ = [
 STATUSES: Final = ("success", "error", "approval_required", "blocked", "skipped")
 PREVIEW: Final = 2_000
 """Characters of a large result that stay in the record, for the model and the reader."""
+MAX_ERROR: Final = 4_000
+"""Characters of an error that stay in the record."""
 _json: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -87,7 +89,7 @@ def settle(record: dict[str, Any], status: str, data: Any = None, error: str = "
     record["status"] = status
     record["ok"] = record["success"] = status == "success"
     record["result"] = record["data"] = data
-    record["error"] = error
+    record["error"] = error if len(error) <= MAX_ERROR else f"{error[:MAX_ERROR]}… ({len(error)} characters in all)"
     return record
 
 
@@ -237,8 +239,10 @@ def with_artifact(record: dict[str, Any], store: ArtifactStore, limit: int) -> d
 
 
 def _digest(text: str, size: int, ref: str | None) -> str:
-    how = f'; read on with read_action_artifact(ref="{ref}", offset={PREVIEW})' if ref else ""
-    return f"{text[:PREVIEW]}\n[{size} bytes in all{how}]"
+    shown = text[:PREVIEW]
+    offset = len(shown.encode("utf-8", "surrogatepass"))
+    how = f'; read on with read_action_artifact(ref="{ref}", offset={offset})' if ref else ""
+    return f"{shown}\n[{size} bytes in all{how}]"
 
 
 def slim(record: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from flowdeck.actions.schema import declared_arguments, function_arguments
 from flowdeck.actions.spec import SIDE_EFFECTS, ActionExecutor, ActionSpec, FunctionExecutor
+from flowdeck.environments.policy import checked_policy
 from flowdeck.errors import ActionDefinitionError, ActionNotFound
 
 __all__ = ["ActionPackage", "ActionRegistry"]
@@ -96,7 +97,7 @@ class ActionRegistry:
             func=func,
             returns=returns if returns is not None else _returns(func),
             tags=_tags(tags),
-            default_policy=dict(default_policy or {}),
+            default_policy=checked_policy(default_policy or {}, f"action {action_id!r}"),
             side_effect_level=side_effect_level,
             approval_required=approval_required,
             sandbox_required=sandbox_required,

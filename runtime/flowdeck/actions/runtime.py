@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.actions.approval import ask_for, resumed_approval
@@ -15,6 +16,7 @@ from flowdeck.actions.record import slim
 from flowdeck.execution.sync import run_sync
 
 if TYPE_CHECKING:
+    from flowdeck.actions.mcp import McpServer
     from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
 
 __all__ = ["ActionRuntime"]
@@ -37,6 +39,11 @@ class ActionRuntime(ActionCalls):
 
     _loop: ActionLoop | None = None
 
+    @cached_property
+    def mcp_servers(self) -> list[McpServer]:
+        """Those whose tools were taken over."""
+        return []
+
     def use_actions(self, items: Any, *, tags: str | Iterable[str] | None = None) -> ActionRuntime:
         """Take over actions, see :meth:`ActionRegistry.use`; chainable."""
         self.use(items, tags=tags)
@@ -52,7 +59,9 @@ class ActionRuntime(ActionCalls):
         """Take over the tools of an MCP server; see :func:`flowdeck.actions.mcp.use_server`."""
         from flowdeck.actions.mcp import use_server
 
-        return await use_server(self, transport, tags=tags, **options)
+        server = await use_server(self, transport, tags=tags, **options)
+        self.mcp_servers.append(server)
+        return server
 
     async_use_mcp = async_use_action_mcp
 
@@ -61,6 +70,11 @@ class ActionRuntime(ActionCalls):
         return run_sync(self.async_use_action_mcp(transport, tags=tags, **options))
 
     use_mcp = use_action_mcp
+
+    async def async_close(self) -> None:
+        """End the connections to MCP servers; a later call of a tool opens its own anew."""
+        for server in self.mcp_servers:
+            await server.close()
 
     # -- in flows ------------------------------------------------------------------------------------------------
 

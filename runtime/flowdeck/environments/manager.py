@@ -3,8 +3,9 @@
 Order of one :meth:`ExecutionEnvironmentManager.async_ensure`::
 
     approval   needed?  event approval_required, then the decision handler says yes or no; no provider runs before that
-    reuse      a ready handle of the same reuse key: health check  ->  ref_count + 1, the same handle, no event
-                                                     unhealthy     ->  unhealthy, releasing, released, and a new one
+    reuse      a ready handle of the same reuse key and policy:
+                   healthy    ->  ref_count + 1, the same handle, no event
+                   unhealthy  ->  unhealthy, releasing, released, and a new one
     provider   ensuring  ->  provider.async_ensure  ->  ready | failed
 
 Ensures of one reuse key take turns; others run side by side. Source: behaviour §7.4, seed 004.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,6 +24,7 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any
 
+from flowdeck.environments.policy import checked_policy, refuse_unenforced
 from flowdeck.environments.provider import ExecutionEnvironmentProvider
 from flowdeck.environments.providers import built_in
 from flowdeck.environments.requirement import Handle, Requirement, new_handle, normalise
@@ -38,6 +41,8 @@ __all__ = ["ExecutionEnvironmentManager", "environments_of"]
 
 DecisionHandler = Callable[[Requirement, Mapping[str, Any]], Any]
 PROVIDER_MISSING = "execution_environment.provider_missing"
+RELEASE_SECONDS = 30.0
+"""How long a provider may take to release an environment."""
 
 
 class ExecutionEnvironmentManager:
@@ -126,21 +131,27 @@ class ExecutionEnvironmentManager:
         scope: str | None = None,
         owner_id: str | None = None,
         approval: Mapping[str, Any] | None = None,
+        policy: Mapping[str, Any] | None = None,
     ) -> Handle:
         """Return a ready handle; its ``resource`` is what one works with. Release it when done.
 
         Args:
             approval: a decision that was made elsewhere, such as the answer to an action's interrupt.
+            policy: goes over the requirement's own, key by key.
 
         Raises:
             ValueError: an id nobody has declared.
             ExecutionEnvironmentError: there is no provider of that kind.
+            ExecutionEnvironmentRefused: its policy has a restriction the provider cannot enforce.
             ExecutionEnvironmentApprovalRequired: it needs approval and nobody can be asked.
             ExecutionEnvironmentApprovalDenied: the answer was no.
             Exception: whatever the provider raised.
         """
         requirement = self._requirement(requirement_or_id, scope, owner_id)
-        policy = await self._approved(requirement, approval)
+        if policy:
+            requirement = normalise({**requirement, "policy": {**requirement["policy"], **policy}})
+
+        allowed = await self._approved(requirement, approval)
         provider = self._providers.get(requirement["kind"])
         if provider is None:
             problem = ExecutionEnvironmentError(
@@ -154,18 +165,19 @@ class ExecutionEnvironmentManager:
 
         key = requirement["reuse_key"]
         async with self._turn(key):
-            existing = self._handles.get(self._by_reuse.get(key, ""))
+            existing = self._handles.get(self._by_reuse.get(_shared(key, allowed), ""))
             if existing is not None and await self._usable(provider, existing, requirement):
                 existing["ref_count"] += 1
                 return existing
 
-            return await self._make(provider, requirement, policy)
+            return await self._make(provider, requirement, allowed)
 
     async def _make(
         self, provider: ExecutionEnvironmentProvider, requirement: Requirement, policy: dict[str, Any]
     ) -> Handle:
         self.emit("ensuring", requirement)
         try:
+            refuse_unenforced(provider, requirement, policy)
             given = await provider.async_ensure(requirement=requirement, policy=policy, existing_handle=None)
         except BaseException as problem:
             self.emit("failed", requirement, error=problem)
@@ -174,7 +186,7 @@ class ExecutionEnvironmentManager:
         handle = new_handle(requirement, given, policy)
         with self._lock:
             self._handles[handle["handle_id"]] = handle
-            self._by_reuse[requirement["reuse_key"]] = handle["handle_id"]
+            self._by_reuse[_shared(requirement["reuse_key"], policy)] = handle["handle_id"]
 
         self.emit("ready", requirement, handle)
         return handle
@@ -227,7 +239,7 @@ class ExecutionEnvironmentManager:
             raise ExecutionEnvironmentApprovalDenied(f"{name} was not allowed: {why}", payload=about)
 
         override: Mapping[str, Any] = verdict.get("policy_override") or {}
-        return {**policy, **override}
+        return checked_policy({**policy, **override}, name)
 
     async def _usable(self, provider: ExecutionEnvironmentProvider, handle: Handle, requirement: Requirement) -> bool:
         """Whether a ready handle can serve once more; an unhealthy one is released."""
@@ -272,8 +284,13 @@ class ExecutionEnvironmentManager:
 
     # -- releasing -----------------------------------------------------------------------------------------------
 
-    async def async_release(self, handle_or_id: Mapping[str, Any] | str) -> None:
-        """Give a handle back; its environment ends with the last one who has it. An unknown id changes nothing."""
+    async def async_release(self, handle_or_id: Mapping[str, Any] | str, *, automatic: bool = False) -> None:
+        """Give a handle back; its environment ends with the last one who has it. An unknown id changes nothing.
+
+        Args:
+            automatic: at the end of a call: with the policy ``auto_release=False`` it stays, for the next one, until it
+                is released by hand or its scope is.
+        """
         handle = self._handle(handle_or_id)
         if handle is None:
             return
@@ -282,8 +299,9 @@ class ExecutionEnvironmentManager:
             if handle["handle_id"] not in self._handles:
                 return
 
-            handle["ref_count"] -= 1
-            if handle["ref_count"] <= 0:
+            handle["ref_count"] = max(0, handle["ref_count"] - 1)
+            stays = automatic and handle["policy"].get("auto_release") is False
+            if not handle["ref_count"] and not stays:
                 await self._end(handle)
 
     def _handle(self, handle_or_id: Mapping[str, Any] | str) -> Handle | None:
@@ -296,16 +314,18 @@ class ExecutionEnvironmentManager:
             return found
 
     async def _end(self, handle: Handle) -> None:
-        """Release an environment, whoever has it. A provider that fails leaves the handle listed as failed."""
+        """Release an environment, whoever has it. A provider that fails, or hangs, leaves it listed as failed."""
         handle["ref_count"] = 0
         handle["status"] = "releasing"
         with self._lock:
-            if self._by_reuse.get(handle["meta"]["reuse_key"]) == handle["handle_id"]:
-                del self._by_reuse[handle["meta"]["reuse_key"]]
+            shared = _shared(handle["meta"]["reuse_key"], handle["policy"])
+            if self._by_reuse.get(shared) == handle["handle_id"]:
+                del self._by_reuse[shared]
 
         self.emit("releasing", handle, handle)
         try:
-            await self._providers[handle["kind"]].async_release(handle)
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._providers[handle["kind"]].async_release(handle)
         except Exception as problem:
             handle["status"] = "failed"
             self.emit("failed", handle, handle, error=problem)
@@ -378,6 +398,11 @@ class ExecutionEnvironmentManager:
 
         message = f"execution environment {payload['requirement_id']} {payload['status']}"
         event.emit({**payload, **more}, run=current_run.get(), error=error, message=message, source=SOURCE)
+
+
+def _shared(reuse_key: str, policy: Mapping[str, Any]) -> str:
+    """Return under what a handle is shared: nobody gets an environment that works under another policy than asked."""
+    return f"{reuse_key}\0{json.dumps(policy, sort_keys=True, default=repr)}"
 
 
 SOURCE = "ExecutionEnvironmentManager"

@@ -16,9 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flowdeck.errors import ExecutionEnvironmentError, ExecutionEnvironmentTimeout
+from flowdeck.errors import ExecutionEnvironmentError, ExecutionEnvironmentRefused, ExecutionEnvironmentTimeout
 
-__all__ = ["MAX_OUTPUT_BYTES", "TIMEOUT_SECONDS", "CommandResult", "clean_environment", "run_command"]
+__all__ = [
+    "MAX_OUTPUT_BYTES",
+    "TIMEOUT_SECONDS",
+    "CommandResult",
+    "check_network",
+    "clean_environment",
+    "guarded",
+    "run_command",
+]
 
 TIMEOUT_SECONDS: Final = 30.0
 MAX_OUTPUT_BYTES: Final = 1024 * 1024
@@ -51,6 +59,30 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**{name: os.environ[name] for name in _PASSED_ON if name in os.environ}, **(more or {})}
 
 
+def guarded(pipe: str, command: Sequence[str], network: str = "inherit") -> list[str]:
+    """Return ``command`` behind a guard that ends it when ``pipe`` (a descriptor, or a FIFO's path) does."""
+    return [sys.executable, "-I", "-S", _GUARD, pipe, str(os.getpid()), network, *command]
+
+
+async def check_network(policy: Mapping[str, Any], where: str) -> None:
+    """Make sure that a policy's ``network_mode`` can be kept here.
+
+    Raises:
+        ExecutionEnvironmentRefused: it is ``disabled``, and this machine cannot take a command's network away.
+    """
+    if policy.get("network_mode", "inherit") != "disabled":
+        return
+
+    tried = await run_command([], cwd=os.curdir, network="disabled")
+    if not tried.ok:
+        raise ExecutionEnvironmentRefused(
+            f"{where}: policy network_mode='disabled' cannot be enforced on this machine ({tried.stderr.strip()}); it "
+            "takes Linux with user namespaces. Leave it out, or use a provider that runs containers",
+            code="execution_environment.policy_not_enforced",
+            payload={"keys": ["network_mode"]},
+        )
+
+
 async def run_command(
     command: Sequence[str],
     *,
@@ -59,8 +91,12 @@ async def run_command(
     stdin: bytes = b"",
     timeout: float | None = TIMEOUT_SECONDS,
     max_output_bytes: int = MAX_OUTPUT_BYTES,
+    network: str = "inherit",
 ) -> CommandResult:
     """Run ``command`` (no shell) and return how it ended.
+
+    Args:
+        network: ``disabled`` lets it reach nothing at all, its own machine included (see :func:`check_network`).
 
     Raises:
         ExecutionEnvironmentTimeout: it took longer than ``timeout`` seconds; it and its children are dead.
@@ -69,13 +105,14 @@ async def run_command(
     watched, held = os.pipe()
     try:
         guard = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", _GUARD, str(watched), str(os.getpid()), *command,
+            *guarded(str(watched), command, network),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             cwd=cwd, env=clean_environment() if env is None else dict(env), pass_fds=(watched,), start_new_session=True,
         )  # fmt: skip
     except (OSError, ValueError) as problem:
         os.close(held)
-        raise ExecutionEnvironmentError(f"{command[0]!r} could not be started: {problem}") from problem
+        name = command[0] if command else "a guard"
+        raise ExecutionEnvironmentError(f"{name!r} could not be started: {problem}") from problem
     finally:
         os.close(watched)
 

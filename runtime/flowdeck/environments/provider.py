@@ -17,6 +17,9 @@ class ExecutionEnvironmentProvider(Protocol):
     The manager calls ``async_ensure`` -> ``async_health_check`` before each reuse -> ``async_release`` once. Nothing of
     it runs for a requirement that was not approved. A provider with more to tell emits further events through
     ``manager.emit("image_pulled", requirement)``: the family is open.
+
+    With an attribute ``policy_keys`` (a set of names) it says which keys of a policy it obeys; a requirement that
+    restricts something else is then refused instead of being run without the restriction.
     """
 
     kind: str

@@ -1,8 +1,9 @@
 """The ``python`` environment: code runs in a fresh interpreter of its own, in its own directory, under limits.
 
 ``config``: ``cwd``, ``env``, ``executable``. ``policy``: ``timeout_seconds``, ``max_output_bytes``,
-``max_memory_bytes``, ``workspace_roots``. It keeps a mistake away from this process; it is no jail against code that
-means harm: that needs a container.
+``max_memory_bytes``, ``network_mode``, ``workspace_roots`` and the other path rules for ``cwd``; what it cannot enforce
+(``read_only``, say) it refuses. It keeps a mistake away from this process; it is no jail against code that means harm:
+that needs a container.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from flowdeck.environments.process import clean_environment, run_command
+from flowdeck.environments.process import check_network, clean_environment, run_command
 from flowdeck.environments.requirement import Handle, Requirement
-from flowdeck.environments.shell import limits_of, remove_directory, working_directory
+from flowdeck.environments.shell import COMMAND_POLICY, limits_of, remove_directory, working_directory
 
 __all__ = ["Python", "PythonProvider"]
 
@@ -86,6 +87,7 @@ class Python:
             env=self._env,
             stdin=sent.encode(),
             timeout=limits["timeout"],
+            network=limits["network"],
             max_output_bytes=4 * cap + 65_536,  # the answer quotes both outputs
         )
         try:
@@ -109,11 +111,13 @@ class PythonProvider:
     """Makes :class:`Python` resources."""
 
     kind = "python"
+    policy_keys = frozenset({*COMMAND_POLICY, "max_memory_bytes"})
 
     async def async_ensure(
         self, *, requirement: Requirement, policy: Mapping[str, Any], existing_handle: Handle | None = None
     ) -> Mapping[str, Any]:
         config = requirement["config"]
+        await check_network(policy, f"execution environment {requirement['requirement_id']!r}")
         cwd, owned = working_directory(requirement, policy)
         python = Python(config.get("executable") or sys.executable, cwd, config.get("env") or {}, policy)
         return {"resource": python, "meta": {"cwd": str(cwd), "owned": owned}}
@@ -122,4 +126,4 @@ class PythonProvider:
         return "ready" if handle["resource"].cwd.is_dir() else "gone"
 
     async def async_release(self, handle: Handle) -> None:
-        remove_directory(handle)
+        await remove_directory(handle)

@@ -16,27 +16,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
+from flowdeck.environments.policy import checked_policy
 from flowdeck.errors import ActionDefinitionError
 
-__all__ = ["POLICY_KEYS", "SCOPES", "Handle", "Requirement", "new_handle", "normalise", "reuse_key_of"]
+__all__ = ["SCOPES", "Handle", "Requirement", "new_handle", "normalise", "reuse_key_of"]
 
 Requirement = dict[str, Any]
 Handle = dict[str, Any]
 
 SCOPES: Final = ("global", "agent", "session", "request", "execution", "action_call")
-POLICY_KEYS: Final = (
-    "approval_mode", "workspace_roots", "path_allowlist", "path_denylist", "allowed_cmd_prefixes", "network_mode",
-    "timeout_seconds", "max_output_bytes", "read_only", "allow_create", "allow_update", "allow_delete", "auto_release",
-)  # fmt: skip
-"""Keys of a policy that mean the same to every provider; a provider may read more."""
-APPROVAL_MODES: Final = ("auto", "always", "never")
 
 
 def normalise(given: Mapping[str, Any], *, scope: str | None = None, owner_id: str | None = None) -> Requirement:
     """Return a complete requirement.
 
     Raises:
-        ActionDefinitionError: no kind, an unknown scope or approval mode, or a part of the wrong type.
+        ActionDefinitionError: no kind, an unknown scope, or a part (of the policy, too) of the wrong type.
     """
     if not isinstance(given, Mapping):
         raise ActionDefinitionError(f"an environment requirement is a dict with a kind, got {given!r}")
@@ -54,12 +49,7 @@ def normalise(given: Mapping[str, Any], *, scope: str | None = None, owner_id: s
         if not isinstance(given.get(name) or {}, Mapping):
             raise ActionDefinitionError(f"{where}: {name}={given[name]!r}: expected a dict")
 
-    policy = dict(given.get("policy") or {})
-    if policy.get("approval_mode", "auto") not in APPROVAL_MODES:
-        raise ActionDefinitionError(
-            f"{where}: policy.approval_mode={policy['approval_mode']!r}: expected {', '.join(APPROVAL_MODES)}"
-        )
-
+    policy = checked_policy(given.get("policy") or {}, where)
     made: Requirement = {
         "requirement_id": given.get("requirement_id") or f"{kind}:{uuid4().hex}",
         "kind": kind,

@@ -1,11 +1,13 @@
 """The ``shell`` environment: single commands from an allow-list, without a shell that could be talked into more.
 
 ``config``: ``cwd`` (by default a private directory), ``env``. ``policy``: ``allowed_cmd_prefixes`` (``["git status",
-"ls"]``; nothing else runs), ``workspace_roots`` for ``cwd``, ``timeout_seconds``, ``max_output_bytes``.
+"ls"]``; nothing else runs), ``workspace_roots`` and the other path rules for ``cwd``, ``network_mode``,
+``timeout_seconds``, ``max_output_bytes``. What it cannot enforce (``read_only``, say) it refuses.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import shutil
 import tempfile
@@ -18,14 +20,19 @@ from flowdeck.environments.process import (
     MAX_OUTPUT_BYTES,
     TIMEOUT_SECONDS,
     CommandResult,
+    check_network,
     clean_environment,
     run_command,
 )
 from flowdeck.environments.requirement import Handle, Requirement
 from flowdeck.errors import ExecutionEnvironmentRefused
 
-__all__ = ["Shell", "ShellProvider", "limits_of"]
+__all__ = ["COMMAND_POLICY", "Shell", "ShellProvider", "limits_of"]
 
+COMMAND_POLICY: Final = frozenset(
+    {"workspace_roots", "path_allowlist", "path_denylist", "network_mode", "timeout_seconds", "max_output_bytes"}
+)
+"""Policy keys that every environment of commands obeys; the path rules count for its working directory."""
 _OPERATORS: Final = frozenset("();<>|&")
 
 
@@ -35,6 +42,7 @@ def limits_of(policy: Mapping[str, Any], timeout: float | None = None) -> dict[s
     return {
         "timeout": allowed if timeout is None else min(allowed, timeout),
         "max_output_bytes": int(policy.get("max_output_bytes") or MAX_OUTPUT_BYTES),
+        "network": policy.get("network_mode", "inherit"),
     }
 
 
@@ -68,15 +76,17 @@ class Shell:
         where = (
             self.cwd
             if cwd is None
-            else allowed_path(self.cwd / cwd, {"workspace_roots": [self.cwd], **self._roots}, "cwd")
+            else allowed_path(self.cwd / cwd, {"workspace_roots": [self.cwd], **self._paths}, "cwd")
         )
         return await run_command(
             words, cwd=where, env=self._env, stdin=stdin.encode(), **limits_of(self._policy, timeout)
         )
 
     @property
-    def _roots(self) -> dict[str, Any]:
-        return {"workspace_roots": self._policy["workspace_roots"]} if self._policy.get("workspace_roots") else {}
+    def _paths(self) -> dict[str, Any]:
+        """The policy's own path rules; without any, commands stay below the environment's directory."""
+        names = ("workspace_roots", "path_allowlist", "path_denylist")
+        return {name: self._policy[name] for name in names if self._policy.get(name)}
 
 
 def _words(command: str | Sequence[str]) -> list[str]:
@@ -107,12 +117,15 @@ def _words(command: str | Sequence[str]) -> list[str]:
 class ShellProvider:
     """Makes :class:`Shell` resources."""
 
+    policy_keys = frozenset({*COMMAND_POLICY, "allowed_cmd_prefixes"})
+
     def __init__(self, kind: str = "shell") -> None:
         self.kind = kind
 
     async def async_ensure(
         self, *, requirement: Requirement, policy: Mapping[str, Any], existing_handle: Handle | None = None
     ) -> Mapping[str, Any]:
+        await check_network(policy, f"execution environment {requirement['requirement_id']!r}")
         cwd, owned = working_directory(requirement, policy)
         shell = Shell(cwd, requirement["config"].get("env") or {}, policy)
         return {"resource": shell, "meta": {"cwd": str(cwd), "owned": owned}}
@@ -121,7 +134,7 @@ class ShellProvider:
         return "ready" if handle["resource"].cwd.is_dir() else "gone"
 
     async def async_release(self, handle: Handle) -> None:
-        remove_directory(handle)
+        await remove_directory(handle)
 
 
 def working_directory(requirement: Requirement, policy: Mapping[str, Any]) -> tuple[Path, bool]:
@@ -137,7 +150,12 @@ def working_directory(requirement: Requirement, policy: Mapping[str, Any]) -> tu
     return cwd, False
 
 
-def remove_directory(handle: Handle) -> None:
+async def remove_directory(handle: Handle) -> None:
     """Remove the directory that was made for an environment."""
-    if handle["meta"].get("owned"):
+    if not handle["meta"].get("owned"):
+        return
+
+    try:
+        await asyncio.to_thread(shutil.rmtree, handle["meta"]["cwd"], ignore_errors=True)
+    except RuntimeError:  # at the interpreter's exit there are no threads to be had
         shutil.rmtree(handle["meta"]["cwd"], ignore_errors=True)

@@ -7,11 +7,13 @@ from flowdeck.errors import (
     WorkspacePolicyError,
     WorkspaceRecordNotFound,
 )
+from flowdeck.workspace.in_flow import FlowWorkspace
 from flowdeck.workspace.manager import WorkspaceManager
 from flowdeck.workspace.profiles import IngestionProfile, RecallProfile
 from flowdeck.workspace.workspace import Workspace
 
 __all__ = [
+    "FlowWorkspace",
     "IngestionProfile",
     "RecallProfile",
     "Workspace",

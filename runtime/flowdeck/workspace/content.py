@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import threading
 from collections.abc import AsyncIterable, Generator, Iterable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -51,39 +52,52 @@ class Stored:
 
 
 class _Incoming:
-    """Writes one content. Leave the block without :meth:`finish` and nothing is left of it."""
+    """Writes one content. Call :meth:`drop` instead of :meth:`finish` and nothing is left of it.
+
+    A cancelled caller drops it while a worker thread may still be at a write: whoever comes second finds it ended, and
+    nothing is ever written to a descriptor that has become another file's.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         with tree.writing():
             self.name, self._fd = tree.new_incoming()
 
+        self._lock = threading.Lock()
         self._hash = hashlib.sha256()
         self._head = bytearray()
         self._size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data).cast("B")
-        self._hash.update(view)
-        self._size += len(view)
-        room = INDEXED_BYTES - len(self._head)
-        if room > 0:
-            self._head += view[:room]
+        with self._lock:
+            if self._fd < 0:
+                return
 
-        with self._tree.writing():
-            while view:
-                view = view[os.write(self._fd, view) :]
+            self._hash.update(view)
+            self._size += len(view)
+            room = INDEXED_BYTES - len(self._head)
+            if room > 0:
+                self._head += view[:room]
+
+            with self._tree.writing():
+                while view:
+                    view = view[os.write(self._fd, view) :]
 
     def finish(self, suffix: str) -> Stored:
-        os.close(self._fd)
-        self._fd = -1
+        self._end()
         return Stored(self.name, self._hash.hexdigest(), self._size, bytes(self._head), suffix)
 
     def drop(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-
+        self._end()
         self._tree.drop_incoming(self.name)
+
+    def _end(self) -> None:
+        with self._lock:
+            fd, self._fd = self._fd, -1
+
+        if fd >= 0:
+            os.close(fd)
 
 
 def store_bytes(tree: Tree, data: bytes | bytearray | memoryview, suffix: str) -> Stored:

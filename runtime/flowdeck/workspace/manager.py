@@ -57,8 +57,8 @@ class WorkspaceManager:
             )
 
         root = Path(path_or_backend).expanduser()
-        if not str(path_or_backend).strip():
-            raise WorkspaceConfigurationError("use_workspace(''): expected a directory")
+        if not str(path_or_backend).strip() or "\0" in str(path_or_backend):
+            raise WorkspaceConfigurationError(f"use_workspace({str(path_or_backend)!r}): expected a directory")
 
         try:
             tree = Tree(root, create=create, read_only=mode in READ_ONLY)

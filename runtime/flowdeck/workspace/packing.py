@@ -33,6 +33,11 @@ class Budget:
         Raises:
             WorkspaceConfigurationError: another key, or no positive integer.
         """
+        if budget is not None and not isinstance(budget, Mapping):
+            raise WorkspaceConfigurationError(
+                f"budget={budget!r:.200}: expected a mapping such as {{'tokens': 12_000}}"
+            )
+
         given = dict(budget or {})
         for key, value in given.items():
             if key not in ("chars", "tokens", "items"):

@@ -27,7 +27,7 @@ from flowdeck.workspace.profiles import RecallProfile
 from flowdeck.workspace.text import goal_terms
 
 if TYPE_CHECKING:
-    from flowdeck.workspace.workspace import Workspace
+    from flowdeck.workspace.reading import WorkspaceReader
 
 __all__ = ["CANDIDATES", "build", "candidates"]
 
@@ -40,7 +40,7 @@ _LINKED_WEIGHT: Final = 0.6
 
 
 async def build(
-    workspace: Workspace,
+    workspace: WorkspaceReader,
     profile: RecallProfile,
     name: str,
     goal: str,

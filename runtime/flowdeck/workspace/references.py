@@ -10,7 +10,7 @@ from flowdeck.errors import WorkspaceConfigurationError, WorkspaceRecordNotFound
 
 if TYPE_CHECKING:
     from flowdeck.workspace.manager import WorkspaceManager
-    from flowdeck.workspace.workspace import Workspace
+    from flowdeck.workspace.reading import WorkspaceReader
 
 __all__ = ["Reference", "parse_reference"]
 
@@ -28,7 +28,7 @@ class Reference:
     record: dict[str, Any] | None = None
 
 
-def parse_reference(home: Workspace | None, manager: WorkspaceManager, ref: Any) -> Reference:
+def parse_reference(home: WorkspaceReader | None, manager: WorkspaceManager, ref: Any) -> Reference:
     """Read a record, an id, a path or a ``workspace://`` reference; it belongs to ``home`` unless it says otherwise.
 
     Raises:

@@ -15,7 +15,7 @@ from flowdeck.workspace.index import Index, labels_of
 from flowdeck.workspace.observed import WorkspaceEvents
 from flowdeck.workspace.tree import Tree, slug
 
-__all__ = ["Writer", "json_text", "now"]
+__all__ = ["Writer", "json_text", "mapping", "now"]
 
 _SUMMARY_CHARS: Final = 240
 _UNSYNCED_LIMIT: Final = 4096
@@ -52,10 +52,10 @@ class Writer:
             "id": f"rec_{new_id()}",
             "collection": slug(str(collection), "records"),
             "kind": str(kind or "record"),
-            "scope": dict(scope or {}),
-            "source": {"name": source} if isinstance(source, str) else dict(source or {}),
+            "scope": mapping("scope", scope),
+            "source": {"name": source} if isinstance(source, str) else mapping("source", source),
             "created_at": now(),
-            "meta": dict(meta or {}),
+            "meta": mapping("meta", meta),
         }
         texts = {name: json_text(name, record[name]) for name in ("scope", "source", "meta")}
         known = None if key is None else await asyncio.to_thread(self._index.by_key, key)
@@ -117,6 +117,18 @@ class Writer:
             return first
 
         return {**{name: record[name] for name in _ORDER}, "uri": f"workspace://{self._tree.id}/{record['id']}"}
+
+
+def mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return labels as a dict of their own.
+
+    Raises:
+        WorkspaceContentError: they are no mapping.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise WorkspaceContentError(f"{name} must be a mapping such as {{'task_id': …}}, got {value!r:.200}")
+
+    return dict(value or {})
 
 
 def json_text(name: str, value: Mapping[str, Any]) -> str:
