@@ -103,7 +103,7 @@ def test_a_flow_has_console_settings_of_its_own(capsys: pytest.CaptureFixture[st
 
 
 def test_the_bridge(main: AgentlyMain, tmp_path: Path) -> None:
-    """Agently.observe keeps every event in a store until unregister; targets are kept, options of no use are named."""
+    """Agently.observe keeps events in a store until unregister; with ``Agently`` as a target, all of them."""
     target = {"target_type": "flow", "target_name": "f"}
     with pytest.warns(UserWarning, match="api_key, base_url: no use here, events go to a store"):
         bridge = main.observe(target, store=tmp_path / "s", app_id="a", base_url="http://x", api_key="k")
@@ -125,6 +125,58 @@ def test_the_bridge(main: AgentlyMain, tmp_path: Path) -> None:
     (row,) = query(tmp_path / "s", "SELECT flow_name, status FROM runs").rows
     assert row == ("f", "completed")
     assert list(query(tmp_path / "s", "SELECT 1 FROM events WHERE event_type = 'runtime.print'").rows) == []
+
+
+def test_a_bridge_keeps_what_is_watched(main: AgentlyMain, tmp_path: Path) -> None:
+    """A target's events, with those of the runs below it; from the first target on, and nobody else loses any."""
+    parent, child, other, tool = (TriggerFlow(name=name) for name in ("parent", "child", "other", "tool user"))
+    child.to(("inner", lambda data: data.input))
+    parent.to_sub_flow(child)
+    other.to(("alone", lambda data: data.input))
+
+    def pay(amount: int) -> int:
+        return amount
+
+    main.action.register_action(action_id="pay", desc="pays", kwargs={}, func=pay)
+    tool.to(("call", lambda data: main.action.execute_action("pay", {"amount": 1})))
+
+    def steps(store: str, bridge: Any, *watched: Any) -> list[str]:
+        for target in watched:
+            bridge.watch(target)
+
+        with main.runtime.use():
+            for flow in (parent, other, tool):
+                flow.start(1)
+
+        assert asyncio.run(bridge.flush())
+        bridge.unregister()
+        sql = """SELECT DISTINCT coalesce(run.meta->>'action_name', run.meta->>'chunk_name', run.meta->>'flow_name') n
+                 FROM events WHERE event_type LIKE '%started' ORDER BY n"""
+        return [str(name) for (name,) in query(tmp_path / store, sql).rows]
+
+    def bridge(store: str, *targets: Any) -> Any:
+        return main.create_observation_bridge(*targets, store=tmp_path / store)
+
+    below = ["child", "inner", "parent"]
+    everything = sorted(["alone", "call", "other", "pay", "tool user", *below])
+    got = [name for name in steps("all", bridge("all")) if name in everything]
+    assert got == everything
+    assert set(below) <= set(steps("flow", bridge("flow", parent))) <= {*below, "sub_flow"}
+    assert steps("child", bridge("child"), {"target_type": "flow", "target_name": "child"}) == ["child", "inner"]
+    assert steps("tool", bridge("tool", pay)) == ["pay"]
+    assert set(everything) <= set(steps("main", bridge("main", parent), main))
+    with main.runtime.observe(store=tmp_path / "shared"):
+        assert set(everything) <= set(steps("shared", bridge("shared", parent)))
+
+    first = bridge("late", parent)
+    with main.runtime.observe(store=tmp_path / "late"):
+        assert set(everything) <= set(steps("late", first))
+
+    for wrong in (3, {"target_type": "weather", "target_name": "x"}, {"target_type": "flow"}):
+        with pytest.raises(TypeError, match="watch"):
+            bridge("wrong", wrong)
+
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_the_environment_counts_whichever_name_is_imported(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ HELPER = "event_type message"
 NAMES: dict[str, dict[str, str | None]] = {
     "flow": {
         **dict.fromkeys(["name", "settings", "chunks"], None),
-        "set_settings": "key value", "load_settings": "data_type value", "chunk": "",
+        "set_settings": "key value auto_load_env raise_empty", "chunk": "",
+        "load_settings": "data_type value auto_load_env raise_empty",
         "to": "chunk side_branch name", "side_branch": "chunk name", "when": "mode", "batch": "side_branch concurrency",
         "for_each": "concurrency", "match": "mode", "if_condition": "condition",
         "collect": "collection_name branch_id mode",
@@ -67,7 +69,9 @@ NAMES: dict[str, dict[str, str | None]] = {
         "to_sub_flow": "flow side_branch name capture write_back concurrency", "intervention_point": "name target",
         "end": "", "____": "log_info print_info show_value",
     },
-    "chunk": {**dict.fromkeys(["id", "name", "trigger"], None), "declare_emits": ""},
+    "chunk": {
+        **dict.fromkeys(["id", "name", "trigger", "emit_signals", "callable_ref"], None), "declare_emits": "",
+    },
     "execution": {
         **dict.fromkeys(["id", "run_context", "settings", "result"], None),
         "start": "initial_value wait_for_result timeout", "async_start": "initial_value wait_for_result timeout",
@@ -130,6 +134,18 @@ NAMES: dict[str, dict[str, str | None]] = {
         **dict.fromkeys(["get", "set", "append", "delete", "async_set", "async_append", "async_del", "to_dict", "keys",
                          "values", "items", "__getitem__", "__contains__", "__iter__", "__len__"], None),
     },
+    "flow_state": dict.fromkeys(["get", "set", "append", "delete", "async_set", "async_append", "async_del"], None),
+    "signal": dict.fromkeys(
+        ["id", "trigger_event", "trigger_type", "value", "layer_marks", "source", "meta"], None
+    ),
+    "signal_info": {**dict.fromkeys(["event", "type", "source", "meta", "value"], None), "to_dict": ""},
+    "event": dict.fromkeys(
+        ["event_id", "event_type", "source", "level", "message", "payload", "error", "run", "meta", "timestamp"], None
+    ),
+    "error": dict.fromkeys(
+        ["type", "message", "module", "traceback", "retryable", "fatal", "code", "details"], None
+    ),
+    "constructors": {"flow": "blueprint name skip_exceptions", "center": "idle_flush_seconds background_timeout"},
     "resume": {**dict.fromkeys(["interrupt_id", "value", "interrupt", "origin_signal"], None), "to_dict": ""},
     "center": {
         "emit": "event", "async_emit": "event", "create_emitter": "source base_meta base_run",
@@ -182,7 +198,8 @@ NAMES: dict[str, dict[str, str | None]] = {
          "TriggerFlowContractSpec", "TriggerFlowIntervention", "TriggerFlowInterventionEvent",
          "TriggerFlowInterruptEvent", "TriggerFlowSystemStreamEvent", "print_", "async_print", "ObservationEvent",
          "Agent", "RuntimeEvent", "RunContext", "ErrorInfo", "EventCenter", "normalize_triggerflow_event_type",
-         "get_triggerflow_event_aliases", "matches_observation_event_type"],
+         "get_triggerflow_event_aliases", "matches_observation_event_type", "RuntimeConsoleSinkHooker",
+         "RuntimeStorageSinkHooker"],
         None,
     ),
     "run_context": {
@@ -199,7 +216,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     async def look(data: Any) -> None:
-        seen.update(data=data, state=data.state, resume=data.resume)
+        seen.update(data=data, state=data.state, flow_state=data.flow_state, resume=data.resume)
+        seen.update(signal=data.signal, signal_info=data.signal_info)
 
     flow = TriggerFlow(name="names")
     chunk = flow.chunk("look")(look)
@@ -224,6 +242,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "workspaces": Agently.workspace,
         "bridge": flowdeck.compat.ObservationBridge,
         "module": flowdeck.compat,
+        "event": (event := flowdeck.compat.ObservationEvent(event_type="a.b", error=ValueError("x"))),
+        "error": event.error,
+        "constructors": SimpleNamespace(flow=TriggerFlow, center=flowdeck.compat.EventCenter),
     }
 
 
@@ -283,3 +304,8 @@ def test_the_document_has_every_part() -> None:
     """docs/compatibility.md says of everything: same, fixed, different or absent."""
     text = DOCUMENT.read_text()
     assert re.findall(r"^## (\w+)", text, re.M) == ["Same", "Fixed", "Different", "Absent"]
+    fixed = text[text.index("## Fixed") : text.index("## Different")]
+    absent = text[text.index("## Absent") :]
+    defects = set(map(int, re.findall(r"^\| (\d+) \|", fixed, re.M)))
+    defects.update(map(int, re.findall(r"defect (\d+)", absent)))
+    assert defects == set(range(1, 19)), "each of the reference's reproduced defects is named by its number"

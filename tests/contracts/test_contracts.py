@@ -293,6 +293,19 @@ class TestDeclaring:
 
         assert flow.get_contract() == TriggerFlowContractSpec(stream=int)
 
+    @pytest.mark.parametrize(
+        ("part", "text"),
+        [
+            ({"type": "txet"}, "'type' is 'txet', which is none of array, boolean"),
+            ({"properties": {"a": {"type": ["string", "nul"]}}}, r"schema\.properties\.a: 'type' is 'nul'"),
+            ({"$ref": "https://example.org/x"}, r"'\$ref' is 'https://example.org/x': nothing is fetched"),
+        ],
+    )
+    def test_a_schema_that_would_check_nothing_is_refused(self, part: Any, text: str) -> None:
+        """A misspelt type would let everything pass."""
+        with pytest.raises(TypeError, match=text):
+            TriggerFlow(name="bad").set_contract(stream=part)
+
     def test_meta_must_be_a_dict(self) -> None:
         """Nothing else can be published."""
         with pytest.raises(TypeError, match="meta"):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tests.execution.support import World, passes
 
+from flowdeck import Runtime
+from flowdeck.compat import AgentlyMain
 from flowdeck.errors import DefinitionError
 from flowdeck.triggerflow import TriggerFlow
 
@@ -147,3 +149,34 @@ def test_the_same_definition_has_the_same_settings_after_a_step(world: World) ->
     flow = TriggerFlow(name="later").set_settings("k", 1)
     flow.to(passes("a"))
     assert world.execution(flow).settings["k"] == 1
+
+
+def test_settings_name_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any depth, from the environment or the nearest ``.env``, which overrides nothing; what is not set stays."""
+    inner = tmp_path / "app" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / ".env").write_text(
+        "# keys\nexport FD_KEY='k # 1'\nFD_URL = http://x/y?a=b  # where\nFD_SET=file\nnonsense\nFD_EMPTY=\n"
+    )
+    monkeypatch.chdir(inner)
+    monkeypatch.setenv("FD_SET", "environment")
+    for name in ("FD_KEY", "FD_URL", "FD_EMPTY"):
+        monkeypatch.setenv(name, "x")  # so that they are gone after the test, whoever sets them
+        monkeypatch.delenv(name)
+
+    flow = TriggerFlow(name="f")
+    flow.set_settings("early", "${ENV.FD_KEY}")
+    flow.load_settings("json", '{"a": {"b": ["<${ ENV.FD_KEY }>", "${ENV.FD_SET}${ENV.FD_NONE}"]}}', auto_load_env=True)
+    flow.set_settings("model", {"url": "${ENV.FD_URL}", "n": 1})
+    assert flow.settings.get("early") == "${ENV.FD_KEY}"
+    assert flow.settings.get("a.b") == ["<k # 1>", "environment${ENV.FD_NONE}"]
+    assert flow.settings.get("model") == {"url": "http://x/y?a=b", "n": 1}
+    for name, why in (("FD_NONE", "not set"), ("FD_EMPTY", "empty")):
+        with pytest.raises(DefinitionError, match=f"'{name}', which is {why}; set it"):
+            flow.set_settings("key", f"${{ENV.{name}}}", raise_empty=True)
+
+    main = AgentlyMain(Runtime())
+    main.set_settings("k", "${ENV.FD_KEY}").load_settings("json", '{"u": "${ENV.FD_URL}"}', raise_empty=True)
+    assert (main.settings.get("k"), main.settings.get("u")) == ("k # 1", "http://x/y?a=b")
+    with pytest.raises(DefinitionError, match=r"load_settings\('json_file'\): .*gone.json"):
+        flow.load_settings("json_file", "gone.json")

@@ -65,7 +65,7 @@ def test_error_helpers_raise_after_delivering(main: AgentlyMain, level: str) -> 
 
 
 def test_hooker_plugins(main: AgentlyMain) -> None:
-    """A hook given as a class is registered with its callbacks, and gone afterwards."""
+    """A hook given as a class, or an object of it, is registered with its callbacks, and gone afterwards."""
     calls: list[str] = []
 
     class Plugin:
@@ -85,13 +85,16 @@ def test_hooker_plugins(main: AgentlyMain) -> None:
         def _on_unregister() -> None:
             calls.append("unregistered")
 
-    main.event_center.register_hooker_plugin(Plugin)
-    asyncio.run(main.async_print("not for it"))
-    asyncio.run(main.event_center.async_emit({"event_type": "runtime.info", "message": "m"}))
-    main.event_center.unregister_hooker_plugin(Plugin)
+    for plugin in (Plugin, Plugin()):
+        main.event_center.register_hooker_plugin(plugin)  # type: ignore[arg-type]
+        asyncio.run(main.async_print("not for it"))
+        main.set_settings("debug", False)
+        asyncio.run(main.event_center.async_emit({"event_type": "runtime.info", "message": "m"}))
+        main.event_center.unregister_hooker_plugin(plugin)  # type: ignore[arg-type]
+
     main.emit_runtime({"event_type": "runtime.info", "message": "late"})
 
-    assert calls == ["registered", "m", "unregistered"]
+    assert calls == ["registered", "m", "unregistered"] * 2
 
 
 def test_the_facade_is_the_runtimes_center(main: AgentlyMain) -> None:

@@ -316,3 +316,28 @@ def test_waiting_is_not_cancelling() -> None:
 
     asyncio.run(main())
     assert done == ["end"]
+
+
+@pytest.mark.parametrize("dispatch", ["await", "background", "coalesced"])
+def test_a_hook_that_flushes_does_not_wait_for_itself(dispatch: str) -> None:
+    """It is told that not everything is delivered, and the flush outside waits for it as for any other."""
+    center = EventCenter()
+    done: list[bool] = []
+
+    async def hook(event: ObservationEvent) -> None:
+        done.append(await center.async_flush("h"))
+
+    async def main() -> None:
+        center.register_hook(hook, hook_name="h", dispatch=dispatch)
+        await center.async_emit({"event_type": "a.delta"})
+        assert await center.async_flush("h")
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+    assert done == [False]
+
+
+def test_what_is_no_event_type_is_refused_by_name() -> None:
+    """Where the hook is registered."""
+    for wrong, text in ((3, "got 3"), ([3], "got int: 3")):
+        with pytest.raises(TypeError, match=f"event_types must .*{text}"):
+            EventCenter().register_hook(print, event_types=wrong)  # type: ignore[arg-type]

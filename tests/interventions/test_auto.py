@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -275,6 +276,21 @@ class TestPolicy:
         assert status == ("inserted" if isinstance(strange, list) else "pending")
         (payload,) = world.payloads("triggerflow.intervention_rejected")
         assert len(payload["intervention_ids"]) == 1
+        await execution.async_close()
+
+    async def test_a_policy_that_never_stops_selecting_is_told(self, world: World) -> None:
+        """The event loop goes on; the pending item it named is inserted once."""
+        seen: dict[str, Any] = {}
+        flow = TriggerFlow(name="endless")
+        flow.to(look(seen, "c1"))
+        execution = world.execution(
+            flow, intervention_policy=lambda context: itertools.repeat(context["pending_interventions"][0]["id"])
+        )
+        await execution.async_intervene("note")
+        with pytest.warns(RuntimeWarning, match="selected what is not there before 'c1': more than 101 ids"):
+            await execution.async_start()
+
+        assert seen == {"c1": [["note"]]}
         await execution.async_close()
 
     async def test_a_policy_whose_own_task_was_cancelled_is_told_too(self, world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.execution.support import Data, World, passes, turns
 
 from flowdeck.errors import SnapshotError
-from flowdeck.execution.snapshot import FORMAT, _digest
+from flowdeck.execution.snapshot import ROWS_FORMAT, _digest
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::flowdeck.errors.InterventionTargetWarning")]
@@ -91,7 +91,7 @@ async def test_a_saved_state_without_the_key_loads(world: World) -> None:
     execution = world.execution(flow)
     await execution.async_start()
     saved = execution.save()
-    assert saved["format"] == FORMAT == 1
+    assert saved["format"] == ROWS_FORMAT == 1
     assert "interventions" not in saved["core"], "nothing is written where nothing is used"
     restored = world.execution(flow, intervention_mode="auto")
     restored.load(saved)

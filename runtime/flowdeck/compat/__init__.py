@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flowdeck.compat.agently import Agently, AgentlyMain, async_print, print_
     from flowdeck.compat.bridge import ObservationBridge
     from flowdeck.compat.event_center import CompatEmitter, CompatEventCenter
+    from flowdeck.compat.fastapi_helper import FastAPIHelper
+    from flowdeck.compat.hookers import RuntimeConsoleSinkHooker, RuntimeStorageSinkHooker
     from flowdeck.definition.contract import TriggerFlowContractSpec
     from flowdeck.definition.retry import Retry
     from flowdeck.definition.stream_items import (
@@ -51,11 +53,14 @@ __all__ = [
     "ExecutionEnvironmentApprovalDenied",
     "ExecutionEnvironmentApprovalRequired",
     "ExecutionEnvironmentError",
+    "FastAPIHelper",
     "ObservationBridge",
     "ObservationEvent",
     "Retry",
     "RunContext",
+    "RuntimeConsoleSinkHooker",
     "RuntimeEvent",
+    "RuntimeStorageSinkHooker",
     "Session",
     "TriggerFlow",
     "TriggerFlowBlueprint",
@@ -86,11 +91,14 @@ _HOMES = {
     "ExecutionEnvironmentApprovalDenied": "flowdeck.errors",
     "ExecutionEnvironmentApprovalRequired": "flowdeck.errors",
     "ExecutionEnvironmentError": "flowdeck.errors",
+    "FastAPIHelper": "flowdeck.compat.fastapi_helper",
     "ObservationBridge": "flowdeck.compat.bridge",
     "ObservationEvent": "flowdeck.events.model",
     "Retry": "flowdeck",
     "RunContext": "flowdeck.events.lineage",
+    "RuntimeConsoleSinkHooker": "flowdeck.compat.hookers",
     "RuntimeEvent": "flowdeck.events.model",
+    "RuntimeStorageSinkHooker": "flowdeck.compat.hookers",
     "Session": "flowdeck.agents.session",
     "TriggerFlow": "flowdeck",
     "async_print": "flowdeck.compat.agently",

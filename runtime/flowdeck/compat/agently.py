@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from flowdeck._runtime import Runtime, runtime
 from flowdeck.compat.bridge import ObservationBridge
 from flowdeck.compat.event_center import CompatEventCenter
+from flowdeck.definition.placeholders import fill_placeholders, load_env_file
 from flowdeck.definition.settings import Settings as LayeredSettings
-from flowdeck.events.profiles import CONSOLE_SETTINGS, MODES, Profiles, debug_mode, spec_of_settings
+from flowdeck.events.profiles import CONSOLE_SETTINGS, MODES, debug_mode
 
 if TYPE_CHECKING:
     from flowdeck.actions.runtime import ActionRuntime
     from flowdeck.agents.agent import Agent
+    from flowdeck.agents.request import AgentRequest
+    from flowdeck.compat.model_plugins import PluginManager
     from flowdeck.environments.manager import ExecutionEnvironmentManager
     from flowdeck.workspace.manager import WorkspaceManager
 
@@ -33,9 +36,6 @@ NOT_BUILT: Final = (
     "action_runtime",
     "create_dynamic_task",
     "create_prompt",
-    "create_request",
-    "plugin_manager",
-    "set_api_key",
     "skills_executor",
 )
 """Names of the reference's main object that stand for parts Flowdeck does not have yet."""
@@ -62,16 +62,17 @@ class Settings:
 class AgentlyMain:
     """The names a program reaches through ``Agently``."""
 
+    _plugins: PluginManager | None = None
+
     def __init__(self, host: Runtime = runtime) -> None:
         self.runtime = host
         self.settings = Settings(host.settings)
-        self.event_center = CompatEventCenter(host.center, host.settings)
+        self.event_center = CompatEventCenter(host.center, self.settings, host=host)
         self.logger = logging.getLogger("flowdeck.compat")
         self.async_emit_observation = self.event_center.async_emit
         self.emit_observation = self.event_center.emit
         self.async_emit_runtime = self.event_center.async_emit
         self.emit_runtime = self.event_center.emit
-        self._console: Any = None
 
     # -- settings ------------------------------------------------------------------------------------------------
 
@@ -80,12 +81,15 @@ class AgentlyMain:
     ) -> AgentlyMain:
         """Change a setting; chainable. ``debug`` and ``runtime.show_*_logs`` turn the console on and off at once.
 
-        Raises:
-            ValueError: a console setting that is none of its values.
-        """
-        if auto_load_env or raise_empty:
-            warnings.warn("auto_load_env and raise_empty change nothing: no variables are filled in", stacklevel=2)
+        ``${ENV.NAME}`` in its texts stands for that environment variable; see :meth:`SettingsScope.set_settings`.
 
+        Raises:
+            ValueError: a console setting that is none of its values, or with ``raise_empty`` a variable is not set.
+        """
+        if auto_load_env:
+            load_env_file()
+
+        value = fill_placeholders(value, raise_empty=raise_empty)
         if key == "debug":
             value = debug_mode(value)
             for name in CONSOLE_SETTINGS:
@@ -95,7 +99,7 @@ class AgentlyMain:
 
         self.settings.set(key, value)
         if key == "debug" or key in CONSOLE_SETTINGS:
-            self._show()
+            self.event_center.follow_settings()
 
         return self
 
@@ -107,8 +111,11 @@ class AgentlyMain:
         Raises:
             DefinitionError: it cannot be read.
         """
+        if auto_load_env:
+            load_env_file()
+
         loaded = LayeredSettings()
-        loaded.load(data_type, value)
+        loaded.load(data_type, value, raise_empty=raise_empty)
         for key, item in _flat(loaded.own):
             self.set_settings(key, item)
 
@@ -123,16 +130,6 @@ class AgentlyMain:
         """Deprecated: changes nothing; ``set_settings("debug", …)`` shows events on the console."""
         warnings.warn('set_debug_console() is deprecated; use set_settings("debug", True)', DeprecationWarning, 2)
         return self
-
-    def _show(self) -> None:
-        """Attach the console sink the settings ask for, in place of the one before."""
-        spec = spec_of_settings(lambda name: self.settings.get(name) if name in CONSOLE_SETTINGS else None)
-        before, self._console = self._console, None
-        if before is not None:
-            before.close()
-
-        if spec is not None and not Profiles.parse(spec).silent:
-            self._console = self.runtime.observe(console=spec, level="DEBUG" if "detail" in spec else "INFO")
 
     # -- actions -------------------------------------------------------------------------------------------------
 
@@ -153,6 +150,27 @@ class AgentlyMain:
     def create_agent(self, name: str | None = None) -> Agent:
         """Return a new agent; see :class:`flowdeck.agents.Agent`."""
         return self.runtime.create_agent(name)
+
+    def create_request(self, name: str | None = None) -> AgentRequest:
+        """Return an empty request of a new agent; see :class:`flowdeck.agents.AgentRequest`."""
+        return self.runtime.create_agent(name).create_request()
+
+    @property
+    def plugin_manager(self) -> PluginManager:
+        """Requesters of models in the place of providers."""
+        if self._plugins is None:
+            from flowdeck.compat.model_plugins import PluginManager
+
+            self._plugins = PluginManager(self.runtime, self.settings)
+
+        return self._plugins
+
+    def set_api_key(self, api_key: str) -> AgentlyMain:
+        """Set the key of the model in the settings (``model``, ``OpenAICompatible`` …); chainable."""
+        from flowdeck.models.config import with_api_key
+
+        with_api_key(self.runtime.settings, api_key)
+        return self
 
     @property
     def workspace(self) -> WorkspaceManager:

@@ -1,8 +1,8 @@
 """``Agently.observe(...)``: the reference's observation bridge, over :meth:`flowdeck.Runtime.observe`.
 
 The reference uploads events to a DevTools server; here they go to a store, which ``flowdeck devtools`` and
-``flowdeck sql`` read. Every event of the runtime is kept; the targets a program asks to watch are remembered, and what
-is of interest is chosen when reading.
+``flowdeck sql`` read. Without targets, or with ``Agently`` itself, every event of the runtime is kept; with targets,
+what belongs to one of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import warnings
 from typing import TYPE_CHECKING, Any, Final
+
+from flowdeck.compat.watched import Watched
 
 if TYPE_CHECKING:
     from flowdeck._observation import Observation
@@ -27,13 +29,14 @@ class ObservationBridge:
     """An observation of everything a runtime does. Made by ``Agently.observe`` or ``create_observation_bridge``.
 
     Args:
-        targets: what the program wants to see: objects, or ``{"target_type", "target_name"}``.
+        targets: what the program wants to see: objects, or ``{"target_type", "target_name"}``; see :meth:`watch`.
         options: those of :meth:`flowdeck.Runtime.observe`; ``app_id`` and ``group_id`` are kept. Options of the
             reference's server (addresses, keys) have no use here: a warning names them.
 
     Raises:
         StoreError: the store cannot be used.
         SinkNotAvailable: a sink is not installed.
+        TypeError: a target is none. Nothing is observed.
     """
 
     def __init__(self, host: Runtime, targets: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -48,16 +51,48 @@ class ObservationBridge:
             )
 
         self.targets: list[Any] = []
-        self.observation: Observation = host.observe(**{name: options[name] for name in _OBSERVE if name in options})
+        self._host = host
+        self._watched = Watched()
+        self._narrowed = False
         for target in targets:
-            self.watch(target)
+            self._add(target)
+
+        self.observation: Observation = host.observe(**{name: options[name] for name in _OBSERVE if name in options})
+        self._narrow()
 
     def watch(self, target: Any) -> ObservationBridge:
-        """Remember a target; chainable. Events of everything else are kept as well."""
-        if not any(known is target for known in self.targets):
-            self.targets.append(target)
+        """Keep the events of ``target`` and of what runs below it; chainable.
 
+        The first target ends that everything is kept, unless it is ``Agently`` itself. A store that others in this
+        process observe as well keeps what they want.
+
+        Raises:
+            TypeError: it is no target.
+        """
+        self._add(target)
+        self._narrow()
         return self
+
+    def _add(self, target: Any) -> None:
+        if any(known is target for known in self.targets):
+            return
+
+        if getattr(target, "event_center", None) is None:
+            self._watched.add(target)
+        else:  # the main object, or a runtime
+            self._watched.everything = True
+
+        self.targets.append(target)
+
+    def _narrow(self) -> None:
+        """Let the sinks have what is watched."""
+        if not self.targets or self._watched.everything or self._narrowed:
+            return
+
+        self._narrowed = True
+        for sink in self.observation.sinks:
+            if not self.observation.shares(sink):
+                self._host.center.narrow_sink(sink, self._watched)
 
     def unregister(self) -> None:
         """Write what is under way and stop observing."""

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from flowdeck.events.center import EventCenter
+from flowdeck.compat.diagrams import DEFINITION_DECLARED, with_diagrams
+from flowdeck.compat.hookers import BUILT_IN, SinkHooker
+from flowdeck.events.aliases import matcher
+from flowdeck.events.center import IDLE_FLUSH_S, EventCenter
 from flowdeck.events.emitter import Emitter
 from flowdeck.events.hooks import HookCallback
 from flowdeck.events.intake import infer_source
 from flowdeck.events.lineage import RunContext
 from flowdeck.events.model import ObservationEvent
 
-__all__ = ["CompatEmitter", "CompatEventCenter", "HookerPlugin"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+    from flowdeck._observation import Observation
+    from flowdeck._runtime import Runtime
+
+__all__ = ["CompatEmitter", "CompatEventCenter", "HookerPlugin", "SettingsView"]
 
 BACKGROUND_TIMEOUT: Final = 5.0
+
+
+class SettingsView(Protocol):
+    """Settings as they are read here."""
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return a setting."""
 
 
 class HookerPlugin(Protocol):
@@ -35,7 +51,7 @@ class CompatEmitter(Emitter):
         center: EventCenter,
         source: str,
         *,
-        settings: Mapping[str, Any],
+        settings: SettingsView,
         base_meta: Mapping[str, Any] | None = None,
         base_run: RunContext | None = None,
     ) -> None:
@@ -55,9 +71,21 @@ class CompatEmitter(Emitter):
 class CompatEventCenter:
     """A facade over an :class:`~flowdeck.events.center.EventCenter`; everything not named here is the center's own."""
 
-    def __init__(self, center: EventCenter | None = None, settings: dict[str, Any] | None = None) -> None:
-        self._center = center if center is not None else EventCenter()
-        self._settings: dict[str, Any] = settings if settings is not None else {}
+    def __init__(
+        self,
+        center: EventCenter | None = None,
+        settings: SettingsView | None = None,
+        *,
+        host: Runtime | None = None,
+        idle_flush_seconds: float = IDLE_FLUSH_S,
+        background_timeout: float = BACKGROUND_TIMEOUT,
+    ) -> None:
+        self._center = center if center is not None else EventCenter(idle_flush_seconds=idle_flush_seconds)
+        self._settings: SettingsView = settings if settings is not None else {}
+        self._host = host
+        self._background_timeout = background_timeout
+        self._plugins: dict[str, Any] = {} if host is None else {hooker.name: hooker for hooker in BUILT_IN}
+        self._sinks: dict[str, Observation] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._center, name)
@@ -75,18 +103,34 @@ class CompatEventCenter:
         Unless the policy says otherwise, a flush without a timeout gives a background hook 5 s, as in the reference.
         """
         given = delivery_policy if isinstance(delivery_policy, Mapping) else {}
-        policy = {"background_timeout": BACKGROUND_TIMEOUT, **given}
+        policy = {"background_timeout": self._background_timeout, **given}
+        if callable(callback) and matcher(event_types)(DEFINITION_DECLARED):
+            hook_name = hook_name or getattr(callback, "__name__", None) or callback.__class__.__name__
+            callback = with_diagrams(callback)
+
         self._center.register_hook(callback, event_types=event_types, hook_name=hook_name, delivery_policy=policy)
 
     def unregister_hook(self, hook_name: str) -> None:
         """Remove a hook. An unknown name is no error."""
         self._center.unregister_hook(hook_name)
 
-    def register_hooker_plugin(self, hooker: type[HookerPlugin]) -> None:
-        """Register a hook given as a class; its ``_on_register`` runs first when there is one."""
+    def register_hooker_plugin(self, hooker: type[HookerPlugin | SinkHooker]) -> None:
+        """Register a hook given as a class; its ``_on_register`` runs first when there is one.
+
+        Raises:
+            ValueError: a built-in one belongs to ``Agently.event_center``.
+        """
         on_register = getattr(hooker, "_on_register", None)
         if on_register is not None:
             on_register()
+
+        if _is_sink_hooker(hooker):
+            if self._host is None:
+                raise ValueError(f"{hooker.name} attaches a sink of a runtime: register it with Agently.event_center")
+
+            self._plugins[hooker.name] = hooker
+            self._attach(hooker)
+            return
 
         policy = getattr(hooker, "delivery_policy", None)
         self.register_hook(
@@ -94,19 +138,33 @@ class CompatEventCenter:
         )
         self._plugins[hooker.name] = hooker
 
-    def unregister_hooker_plugin(self, hooker: type[HookerPlugin] | str) -> None:
+    def unregister_hooker_plugin(self, hooker: type[HookerPlugin | SinkHooker] | str) -> None:
         """Remove a hook given as a class, or by its name."""
         name = hooker if isinstance(hooker, str) else hooker.name
         self.unregister_hook(name)
+        self._detach(name)
         known = self._plugins.pop(name, None)
         on_unregister = getattr(known, "_on_unregister", None)
         if on_unregister is not None:
             on_unregister()
 
-    @property
-    def _plugins(self) -> dict[str, Any]:
-        plugins: dict[str, Any] = self.__dict__.setdefault("_plugin_table", {})
-        return plugins
+    def follow_settings(self) -> None:
+        """Let the sinks of built-in hookers be as the settings are now."""
+        for hooker in list(self._plugins.values()):
+            if _is_sink_hooker(hooker):
+                self._attach(hooker)
+
+    def _attach(self, hooker: type[SinkHooker]) -> None:
+        assert self._host is not None
+        self._detach(hooker.name)
+        observation = hooker.observe(self._host, self._settings)
+        if observation is not None:
+            self._sinks[hooker.name] = observation
+
+    def _detach(self, name: str) -> None:
+        observation = self._sinks.pop(name, None)
+        if observation is not None:
+            observation.close()
 
     def create_emitter(
         self,
@@ -137,6 +195,10 @@ class CompatEventCenter:
             pydantic.ValidationError: the event is invalid.
         """
         self._center.emit(_validated(event))
+
+
+def _is_sink_hooker(hooker: Any) -> TypeIs[type[SinkHooker]]:
+    return isinstance(hooker, type) and issubclass(hooker, SinkHooker)  # a plugin may also be an object
 
 
 def _validated(event: Any) -> ObservationEvent:

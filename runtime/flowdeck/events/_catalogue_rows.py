@@ -20,7 +20,13 @@ _EXECUTION: tuple[Row, ...] = (
         None,
         "A definition, once per definition and process, before its first execution starts.",
     ),
-    ("triggerflow.execution_started", "INFO", "initial_value definition entrypoint", "running", "An execution began."),
+    (
+        "triggerflow.execution_started",
+        "INFO",
+        "initial_value definition entrypoint forked_from forked_at actor",
+        "running",
+        "An execution began; a fork names where it came from and who forked it.",
+    ),
     (
         "triggerflow.execution_waiting",
         "INFO",
@@ -126,7 +132,7 @@ _EXECUTION: tuple[Row, ...] = (
     (
         "triggerflow.inbox_applied",
         "INFO",
-        "kind target actor outcome detail",
+        "kind target actor outcome detail payload",
         None,
         "A request from outside was applied, or refused with its reason.",
     ),
@@ -225,14 +231,14 @@ _MODEL_REQUEST: tuple[Row, ...] = (
     (
         "model.completed",
         "INFO",
-        _MODEL + " result raw_text streamed_text cleaned_text repaired",
+        _MODEL + " result raw_text streamed_text cleaned_text repaired reasoning_text tool_calls",
         "completed",
         "The model answered.",
     ),
     (
         "model.parse_failed",
         "WARNING",
-        _MODEL + " result streamed_text cleaned_text",
+        _MODEL + " result streamed_text cleaned_text reason problem",
         None,
         "The answer could not be parsed.",
     ),

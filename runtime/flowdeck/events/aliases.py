@@ -67,6 +67,9 @@ def matcher(event_types: str | Iterable[str] | None) -> Callable[[str], bool]:
     if isinstance(event_types, str):
         event_types = (event_types,)
 
+    if not isinstance(event_types, Iterable):
+        raise TypeError(f"event_types must be a name, a pattern, a list of them or None, got {event_types!r}")
+
     names = tuple(event_types)
     for name in names:
         if not isinstance(name, str):

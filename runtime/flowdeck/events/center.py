@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from flowdeck.errors import FlowdeckError
 from flowdeck.events.aliases import matcher
@@ -26,6 +26,7 @@ from flowdeck.events.encoding import describe
 from flowdeck.events.eventtype import Accept, EventType
 from flowdeck.events.hooks import Hook, HookCallback, inside_hook
 from flowdeck.events.intake import DEFAULT_SOURCE, check_level, infer_source, record_from_event
+from flowdeck.events.interest import Interest, Wanted, narrowed
 from flowdeck.events.lanes import HookThread, running_loop
 from flowdeck.events.lineage import RunContext
 from flowdeck.events.record import EventRecord
@@ -46,12 +47,6 @@ IDLE_FLUSH_S: Final = 0.1
 
 class UnlistedEvent(FlowdeckError, LookupError):
     """A strict Event Center was asked for a framework event that the catalogue does not list."""
-
-
-class _Interest(NamedTuple):
-    sink: Sink
-    matches: Any
-    rank: int
 
 
 class EventCenter(Troubles):
@@ -80,7 +75,7 @@ class EventCenter(Troubles):
         self._idle_flush_seconds = idle_flush_seconds
         self._background_timeout = background_timeout
         self._types: dict[tuple[str, str | None], EventType] = {}
-        self._interests: tuple[_Interest, ...] = ()
+        self._interests: tuple[Interest, ...] = ()
         self._hooks: dict[str, Hook] = {}
         self.enter_run: Callable[[RunContext], None] | None = None
         """Called once per execution, in the context its branches inherit; set by a sink that has ``enter_run``."""
@@ -128,7 +123,7 @@ class EventCenter(Troubles):
         name = event_type.name
         rank = LEVELS[event_type.level]
         direct: tuple[Accept, ...] = tuple(
-            interest.sink.accept for interest in self._interests if rank >= interest.rank and interest.matches(name)
+            interest.accept for interest in self._interests if rank >= interest.rank and interest.matches(name)
         )
         hooks = tuple(hook for hook in self._hooks.values() if hook.matches(name))
         event_type.hooks = hooks
@@ -151,7 +146,7 @@ class EventCenter(Troubles):
             event_types: names or patterns; ``None`` means all.
             min_level: the lowest level it wants.
         """
-        interest = _Interest(sink, matcher(event_types), LEVELS[check_level(min_level)])
+        interest = Interest(sink, matcher(event_types), LEVELS[check_level(min_level)], sink.accept)
         with self._lock:
             others = tuple(known for known in self._interests if known.sink is not sink)
             self._interests = (*others, interest)
@@ -160,6 +155,18 @@ class EventCenter(Troubles):
         attached = getattr(sink, "attached", None)
         if attached is not None:
             attached(self)
+
+    def narrow_sink(self, sink: Sink, wanted: Wanted | None) -> None:
+        """Let ``sink`` have only those of its events of which ``wanted(record)`` is true; ``None``: all of them again.
+
+        ``wanted`` is called on the emitting thread, for each event the sink would get.
+        """
+        with self._lock:
+            self._interests = tuple(
+                known._replace(accept=narrowed(sink, wanted)) if known.sink is sink else known
+                for known in self._interests
+            )
+            self._reconnect()
 
     def remove_sink(self, sink: Sink | str) -> None:
         """Stop sending events to ``sink`` (or the sink of that name). The caller closes it. Unknown sinks are

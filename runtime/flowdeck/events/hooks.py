@@ -37,7 +37,7 @@ __all__ = ["Hook", "HookCallback", "inside_hook"]
 
 HookCallback = Callable[["ObservationEvent"], Awaitable[Any] | Any]
 SYNC_WAIT_S: Final = 5.0
-"""How long a synchronous emit waits for an async hook on the Event Center's thread."""
+"""How long a synchronous emit waits for an async hook on the Event Center's thread, and one hook for another."""
 
 _active: contextvars.ContextVar[tuple[Hook, ...]] = contextvars.ContextVar("flowdeck_active_hooks", default=())
 
@@ -265,9 +265,18 @@ class Hook:
         return True
 
     async def async_flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything offered so far is delivered. Return whether it is."""
+        """Wait until everything offered so far is delivered. Return whether it is.
+
+        A hook cannot wait for itself, and not for ever for another one, which may be waiting for it.
+        """
         self._rescue_closed()
         self._tell_dropped()
+        if self._is_inside():
+            return False
+
+        if timeout is None and inside_hook():
+            timeout = SYNC_WAIT_S
+
         patient = timeout is None
         timeout = self.patience if patient else timeout
         deadline = None if timeout is None else time.monotonic() + timeout
