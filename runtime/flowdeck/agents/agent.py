@@ -1,40 +1,48 @@
-"""Agent: a name that holds a conversation, a workspace and actions together.
+"""Agent: a name that holds a model, a conversation, a workspace and actions together.
 
-    agent = runtime.create_agent("review-worker")
+    agent = runtime.create_agent("review-worker").use_model("openai:gpt-5-mini")
     agent.activate_session(session_id="s-17").use_workspace("./.flowdeck/runs/t-17").use_actions([search])
-    record = await agent.actions.async_execute_action("search", {"query": "clause 4"})
+    report = await agent.input("Review clause 4.").output({"risk": str, "reason": str}).async_start()
 
-Sources: seed 001; behaviour §7.1, §8.1, §8.2.
+Sources: seed 001; behaviour §7.1, §8.1, §8.2, §8.4.
 """
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
 
+from flowdeck.actions.loop import ActionLoop
 from flowdeck.actions.runtime import ActionRuntime
+from flowdeck.agents.agent_events import agent_events
+from flowdeck.agents.checks import Checks
+from flowdeck.agents.request import AgentRequest, PromptSlots, checked_slot, filled
 from flowdeck.agents.session import Message, Session
 from flowdeck.agents.session_store import FileSessions, SessionStore
 from flowdeck.definition.settings import Settings, SettingsScope
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import RunContext, current_run, enter_session
-from flowdeck.execution.services import Services, current_services
+from flowdeck.execution.services import Services, current_services, selected_services
+from flowdeck.models.config import ModelConfig
 from flowdeck.workspace.manager import WorkspaceManager
 
 if TYPE_CHECKING:
+    from flowdeck.agents.turn import AgentExecution
+    from flowdeck.execution.data import TriggerFlowRuntimeData
     from flowdeck.workspace.workspace import Workspace
 
 __all__ = ["Agent"]
 
 SESSION_ID: Final = "runtime.session_id"
 """The setting that holds the active session's id."""
-_EVENTS: Final = ("activated", "deactivated", "applied_to_request", "context_appended")
 
 
-class Agent(SettingsScope):
+class Agent(PromptSlots, SettingsScope):
     """A named worker. Made by ``runtime.create_agent(name)``.
 
     Attributes:
@@ -44,6 +52,8 @@ class Agent(SettingsScope):
         activated_session: the one in use, or ``None``.
         workspace: the one in use, or ``None``.
         actions: its own; neither other agents nor the runtime see them.
+        prompt: what it adds to all its requests, by slot.
+        checks: what all its answers must pass.
     """
 
     def __init__(
@@ -61,7 +71,11 @@ class Agent(SettingsScope):
         self._workspaces = workspaces or WorkspaceManager(self._services)
         self._shared_actions = shared_actions
         self._session_store: SessionStore | None = None
-        self._types = {each: self._services.center.type(f"session.{each}") for each in _EVENTS}
+        self._model: ModelConfig | None = None
+        self._ordinals = itertools.count()
+        self._loop: ActionLoop | None = None
+        self.prompt: dict[str, Any] = {}
+        self.checks = Checks()
         self.sessions: dict[str, Session] = {}
         self.activated_session: Session | None = None
         self.chat_history: list[Message] = []
@@ -83,6 +97,65 @@ class Agent(SettingsScope):
         return self.actions
 
     tool = action
+
+    # -- model and prompt --------------------------------------------------------------------------------------------
+
+    def use_model(self, model: Any, **options: Any) -> Agent:
+        """Ask this model; chainable.
+
+        Args:
+            model: ``"provider:name"``, with ``base_url=`` the plain name, a :class:`ModelConfig`, a pydantic-ai model,
+                or anything with a method ``stream(request)`` (:class:`~flowdeck.models.ModelRequester`).
+            options: ``base_url``, ``api_key``, ``settings`` (``{"temperature": 0.2, "timeout": 30}`` …), ``options``.
+
+        Raises:
+            ModelNotConfigured: it is no model.
+        """
+        self._model = ModelConfig.of(model, **options)
+        return self
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The model it asks: its own, else that of the settings or the environment.
+
+        Raises:
+            ModelNotConfigured: nobody names one.
+        """
+        return self._model if self._model is not None else ModelConfig.find(self._settings)
+
+    def create_request(self) -> AgentRequest:
+        """Return an empty request of this agent. ``agent.input(…)`` and the like return one with that slot set."""
+        return AgentRequest(self)
+
+    def set_agent_prompt(self, key: str, value: Any, mappings: Mapping[str, Any] | None = None) -> Agent:
+        """Set a slot for all requests of the agent; chainable.
+
+        Raises:
+            ValueError: there is no such slot.
+        """
+        self.prompt[checked_slot(key)] = filled(value, mappings)
+        return self
+
+    def ensure_keys(self, *keys: str) -> Agent:
+        """Want these keys in every answer; chainable."""
+        self.checks = Checks.of(keys).over(self.checks)
+        return self
+
+    def _slot(self, name: str, value: Any, mappings: Mapping[str, Any] | None, always: bool) -> Any:
+        if always:
+            return self.set_agent_prompt(name, value, mappings)
+
+        return AgentRequest(self)._slot(name, value, mappings, always=False)
+
+    def _services_for(self, data: TriggerFlowRuntimeData | None) -> Services:
+        """Return what hosts a request: the chunk's run, else the runtime selected here, else the agent's own."""
+        if data is not None:
+            return data.execution._services
+
+        return selected_services() or self._services
+
+    def _next_ordinal(self) -> int:
+        return next(self._ordinals)
 
     # -- session -----------------------------------------------------------------------------------------------------
 
@@ -182,9 +255,8 @@ class Agent(SettingsScope):
         return self
 
     def _tell(self, name: str, payload: Mapping[str, Any], run: RunContext | None) -> None:
-        event = self._types[name]
-        if event.sinks:
-            event.emit(payload, run=run, source="SessionExtension")
+        events = agent_events(self._services_for(None).center)
+        events.tell(f"session.{name}", payload, run, source="SessionExtension")
 
     # -- workspace ---------------------------------------------------------------------------------------------------
 
@@ -196,6 +268,67 @@ class Agent(SettingsScope):
         return self
 
     # -- actions -----------------------------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> ActionLoop:
+        """The loop in which its model calls its actions; ``flow.to(agent.loop.flow)`` makes it a step of a flow."""
+        if self._loop is None:
+            self._loop = ActionLoop(self.actions, self._plan_actions, name=self.name)
+            self._loop._module = sys._getframe(1).f_globals.get("__name__", "")
+
+        return self._loop
+
+    def use_planning(self, protocol: str) -> Agent:
+        """Let the model plan by ``"structured_plan"`` (JSON; any model) or ``"native_tool_calls"``; chainable.
+
+        Raises:
+            ValueError: there is no such protocol.
+        """
+        from flowdeck.agents.planning import PROTOCOLS
+
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"use_planning({protocol!r}): expected one of {', '.join(PROTOCOLS)}")
+
+        self.loop.protocol = protocol
+        return self
+
+    def set_loop_options(self, **options: Any) -> Agent:
+        """Set ``max_rounds``, ``concurrency`` and ``timeout`` of the loop; chainable. See :class:`ActionLoop`."""
+        self.loop.set_loop_options(**options)
+        return self
+
+    def register_action_planning_handler(self, handler: Callable[..., Any]) -> Agent:
+        """Let ``handler(context, request)`` plan in the model's place; chainable."""
+        self.loop.register_planning_handler(handler)
+        return self
+
+    def register_action_execution_handler(self, handler: Callable[..., Any] | None) -> Agent:
+        """Let ``handler(context, request)`` carry out a round's calls; chainable."""
+        self.loop.register_execution_handler(handler)
+        return self
+
+    async def _plan_actions(self, context: dict[str, Any], request: dict[str, Any]) -> Any:
+        from flowdeck.agents.planning import plan_round
+
+        return await plan_round(self, context, request, self.loop.protocol)
+
+    def _has_work(self) -> bool:
+        enabled = self._settings.get("action.loop.enabled", True)
+        return bool(enabled is not False and self.actions.get_action_list(self.loop.tags))
+
+    async def _work(self, execution: AgentExecution) -> Any:
+        """Run the action loop for a turn, and return what its prompt shows of it."""
+        from flowdeck.agents.planning import action_results, run_in_chunk
+
+        plan = execution.plan
+        # What the loop's state can hold: plain data.
+        request = {"$prompt": {k: v for k, v in plan.prompt.slots.items() if k != "output"}}
+        if plan.data is not None:
+            outcome = await run_in_chunk(self.loop, request, execution.request_run, plan.data)
+        else:
+            outcome = await self.loop.async_run(request, parent=execution.request_run, services=plan.services)
+
+        return action_results(outcome["records"]) or None
 
     def use_actions(self, items: Any, *, tags: str | Iterable[str] | None = None) -> Agent:
         """Give the agent actions: functions, packages, lists, or ids of its own or of the runtime's; chainable.
