@@ -30,6 +30,8 @@ class Terminal:
 
     def __init__(self, store: Path, *, columns: int = 120, rows: int = 36, code: str = _START) -> None:
         self.output = bytearray()
+        self.written = 0
+        """Bytes it has written so far."""
         self._lock = threading.Lock()
         self.pid, self._master = pty.fork()
         if self.pid == 0:
@@ -55,6 +57,7 @@ class Terminal:
                 return
             with self._lock:
                 self.output += data
+                self.written += len(data)
                 if len(self.output) > 4_000_000:
                     del self.output[:2_000_000]
 

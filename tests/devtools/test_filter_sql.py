@@ -29,6 +29,8 @@ PAYLOADS: list[Any] = [
     "just text with back\\slash and [brackets]",
     12.5,
     {"args": {"amount": False, "who": {"name": "deep"}}, "status": True},
+    {"tags": ["Refund", "acme", 3, None, {"k": "vv"}], "usage": {"total_tokens": 40, "cost": 0.25}, "cost": "12"},
+    {"tags": "refund", "meta": {"usage": {"total_tokens": 12}}, "total_tokens": "40", "cost_usd": 2},
 ]
 ERRORS: list[Any] = [
     None,
@@ -45,27 +47,34 @@ RUNS: list[Any] = [
 RUN_META: list[dict[str, Any]] = [
     {},
     {"flow_name": "Refund-agent", "chunk_name": "refund", "task_id": "T-1", "tenant_id": "acme"},
-    {"flow_name": "other", "action_name": "search_%", "user_id": "u_1"},
+    {
+        "flow_name": "other",
+        "action_name": "search_%",
+        "user_id": "u_1",
+        "tags": ["other", True],
+        "who": "O'Neil",
+        "n": 40,
+    },
 ]
 META: list[dict[str, Any]] = [
     {},
     {"scope": "for_each[3]/refund", "attempt": 2, "duration_us": 250_000, "seq": 12},
     {"scope": "a_b%c", "attempt": 1, "duration_us": 3_600_000_000, "seq": 0},
-    {"scope": "plan#1", "seq": 400},
+    {"scope": "plan#1", "seq": 400, "who": "deep", "n": "40", "gen": {"tool": "refund"}},
 ]
 
 
 def lines(scene: Scene) -> Iterator[bytes]:
     kinds = ("chunk.failed", "chunk.started", "tool.call", "odd type with spaces", "CHUNK.Failed")
     levels = ("INFO", "ERROR", "WARNING", "DEBUG", "warn", "LOUD")
-    for number in range(72):
+    for number in range(88):
         run = RUNS[number % 4]
         yield scene.line(
             kinds[number % 5],
             at=number * 1.5 - 5,
             level=levels[number % 6],
             message=(None, "upstream 504", "retry in 2 s")[number // 3 % 3],
-            payload=PAYLOADS[number % 9],
+            payload=PAYLOADS[number % len(PAYLOADS)],
             error=ERRORS[number // 5 % 4],
             run=None if run is None else {**run, "meta": RUN_META[number // 4 % 3]},
             **META[number // 7 % 4],
@@ -118,10 +127,12 @@ TEXT_FIELDS = st.sampled_from(
         "kind", "run", "flow", "execution", "node", "step", "status", "source", "message", "error", "actor", "task",
         "tenant", "user", "agent", "session", "data.args.amount", "data.args.who", "data.args.list.1.k", "data.args",
         "data.status", "data.0", "data.1.amount", "data.missing.x",
+        "tag", "span", "attr.who", "attr.n", "attr.gen.tool",
     ]
 )  # fmt: skip
 NUMBERS = st.sampled_from(["0", "1", "2", "12", "40", "40.5", "-3", "250ms", "1h", "0.25"])
 OPS = st.sampled_from([">", ">=", "<", "<=", "=", "!="])
+COMPARED = ["data.args.amount", "data.status", "data.args.who", "attr.n", "tok", "cost"]
 REGEX = st.sampled_from(
     ["^chunk", "fail(ed)?$", "[0-9]{2,}", "\\bhi\\b", "\\d+", "a.c", "O'N", "[^a-z]", "re(f|t)", "\\s2"]
 )
@@ -137,7 +148,9 @@ TERMS = st.one_of(
     st.tuples(TEXT_FIELDS, st.just(":"), PATTERNS).map(_clean),
     st.tuples(TEXT_FIELDS, st.just("~"), REGEX).map(_clean),
     st.tuples(TEXT_FIELDS, st.sampled_from(["=", "!="]), PATTERNS.filter(lambda p: "," not in p)).map(_clean),
-    st.tuples(st.sampled_from(["data.args.amount", "data.status", "data.args.who"]), OPS, NUMBERS).map(_clean),
+    st.tuples(
+        st.sampled_from(["data.args.amount", "data.status", "data.args.who", "attr.n", "tok", "cost"]), OPS, NUMBERS
+    ).map(_clean),
     st.tuples(st.sampled_from(["attempt", "seq", "dur"]), OPS, NUMBERS.filter(lambda n: n[-1].isdigit())).map(_clean),
     st.tuples(st.just("dur"), OPS, NUMBERS).map(_clean),
     st.tuples(st.just("level"), st.sampled_from([":", ">=", "<", "=", "!="]), st.sampled_from(["warn", "err"])).map(

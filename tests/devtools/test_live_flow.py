@@ -252,10 +252,10 @@ async def test_history_gives_the_same_tree_as_the_live_journal(store: Path) -> N
         }
         assert (trees[0][0], different) == (trees[1][0], {})
         history.want_runs()
-        found: list[Any] = []
-        await asyncio.to_thread(
-            wait_until, lambda: bool(found) or bool(found.extend(history.take_runs() or [])), 20.0, "runs"
-        )
-        assert [(one.run_id, one.name, one.status, one.events) for one in found] == [
+        await asyncio.to_thread(wait_until, lambda: not history.busy, 20.0, "runs")
+        page = history.take_runs()
+        assert page is not None
+        assert page.last
+        assert [(one.run_id, one.name, one.status, one.events) for one in page.rows] == [
             (row.run_id, "approval", "waiting", row.events)
         ]

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from flowdeck_devtools.core.text import age, cells, clean, clock_time, count, duration, fit, short_id, size, sparkline
+from flowdeck_devtools.core.text import (
+    age,
+    cells,
+    clean,
+    clock_time,
+    count,
+    duration,
+    fit,
+    names_id,
+    short_id,
+    size,
+    sparkline,
+)
 
 ANY_TEXT = st.text(alphabet=st.characters(codec=None, exclude_categories=())) | st.text(
     "\x1b[]m;0\u0301👩\u200d日", max_size=30
@@ -90,10 +102,16 @@ def test_ages_and_sizes_and_counts_read_as_people_say_them() -> None:
     assert [count(number) for number in (48_210, 3_100_000)] == ["48,210", "3.1M"]
 
 
-def test_ids_are_shortened_to_their_end() -> None:
-    """Time-ordered ids of one process differ at their ends."""
-    assert short_id("1a1fcce35df0ed7b05da5c0000000023") == "…0000023"
+def test_ids_are_shortened_so_that_neighbours_and_processes_differ() -> None:
+    """The first runs of two processes look different, and what is shown names the id again."""
+    first, other = "1a1fcce35df0ed7b05da5c0000000023", "1a1fcce35df0ed7b05d77a0000000023"
+    assert short_id(first) == "a5c…0023"
+    assert short_id(other) == "77a…0023"
     assert short_id("short") == "short"
+    assert short_id("r0000000123") == "…0000123"
+    for identifier in (first, f"{first}.1", "r0000000123"):
+        assert all(names_id(short_id(identifier, width), identifier) for width in (6, 8, 12))
+    assert not names_id(short_id(first), other)
 
 
 def test_impossible_times_are_shown_as_unknown() -> None:

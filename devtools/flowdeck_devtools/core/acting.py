@@ -16,13 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from flowdeck.durable import ControlClient
 from flowdeck.errors import FlowdeckError
 from flowdeck.events.redaction import MASK
 from flowdeck.layout import StoreError
 from flowdeck_devtools.core.text import clean
+
+if TYPE_CHECKING:
+    from flowdeck.durable import ControlClient
 
 __all__ = ["Abilities", "ActReport", "Acts", "Started", "started_of"]
 
@@ -175,6 +177,8 @@ class Acts:
 
     def _connected(self) -> ControlClient:
         if self._client is None:
+            from flowdeck.durable import ControlClient
+
             self._client = ControlClient(self.store)
         return self._client
 

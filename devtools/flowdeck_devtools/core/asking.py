@@ -83,6 +83,16 @@ class Question:
             reader.interrupt()
         return was
 
+    def rest(self) -> None:
+        """Give back what the last question holds (of a large store 150 MB), unless one is running."""
+        if not self.running and self._one.acquire(blocking=False):
+            try:
+                if self._reader is not None:
+                    self._reader.close()
+                    self._reader = None
+            finally:
+                self._one.release()
+
     def stop(self) -> None:
         """The window closes: nothing is asked any more, and what runs is stopped. Takes a second at most."""
         self._stopped = True

@@ -15,7 +15,16 @@ from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.text import clean, clock_time, duration, size
 from flowdeck_devtools.core.wire import Event, decode
 
-__all__ = ["Section", "copy_event", "copy_run", "event_sections", "node_sections", "place_label", "store_option"]
+__all__ = [
+    "Section",
+    "copy_event",
+    "copy_run",
+    "event_sections",
+    "node_sections",
+    "place_label",
+    "python_query",
+    "store_option",
+]
 
 Section = tuple[str, Any, str]
 """Heading, JSON value (or ``None`` for a heading alone), role of the heading."""
@@ -101,7 +110,7 @@ def store_option(store: Path) -> str:
     return "" if store == Path(".flowdeck").absolute() else f" --store {shlex.quote(str(store))}"
 
 
-def copy_event(line: bytes) -> list[tuple[str, str]]:
+def copy_event(line: bytes, store: Path | None = None) -> list[tuple[str, str]]:
     """What can be copied of an event."""
     event = decode(line)
     choices = [("event as JSON", _pretty(line))]
@@ -109,6 +118,11 @@ def copy_event(line: bytes) -> list[tuple[str, str]]:
     if payload is not None:
         choices.append(("payload as JSON", json.dumps(payload, ensure_ascii=False, indent=2)))
     choices.append(("event id", event.event_id))
+    if store is not None and event.event_id:
+        sql = f"select * from events where event_id = {_quoted(event.event_id)}"
+        choices.append(("SQL for this event", sql))
+        choices.append(("command for this event", f"flowdeck sql {shlex.quote(sql)}{store_option(store)}"))
+        choices.append(("Python for this event", python_query(sql, store)))
     if event.run is not None and event.run.run_id:
         choices.append(("run id", event.run.run_id))
         choices.append(
@@ -122,14 +136,25 @@ def copy_event(line: bytes) -> list[tuple[str, str]]:
 def copy_run(row: RunRow, store: Path) -> list[tuple[str, str]]:
     """What can be copied of a run."""
     sql = f"select time, event_type, message from events where root_run_id = {_quoted(row.run_id)} order by time"
+    facts = {name: value for name, value in row.fields().items() if value is not None}
+    about = row.execution_id or row.run_id
     choices = [("run id", row.run_id)]
     if row.execution_id:
         choices.append(("execution id", row.execution_id))
     if row.error:
         choices.append(("error", row.error))
+    choices.append(("run as JSON", json.dumps(facts, ensure_ascii=False, indent=2)))
+    choices.append(("command that shows it", f"flowdeck show {shlex.quote(about)}{store_option(store)}"))
     choices.append(("SQL for its events", sql))
     choices.append(("command for its events", f"flowdeck sql {shlex.quote(sql)}{store_option(store)}"))
+    choices.append(("Python for its events", python_query(sql, store)))
     return choices
+
+
+def python_query(sql: str, store: Path) -> str:
+    """A program that asks the store the same."""
+    asked = f'query({str(store)!r}, """\n{sql}\n""")'
+    return f"from flowdeck_sinks.store import query\n\nfor row in {asked}:\n    print(row)\n"
 
 
 def _pretty(line: bytes) -> str:

@@ -7,14 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowdeck_devtools.core.drawing import Box
 from flowdeck_devtools.core.span import SpanNode
+from flowdeck_devtools.core.status import glyph
+from flowdeck_devtools.core.text import clean, duration
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.core.wire import decode
 
 if TYPE_CHECKING:
     from flowdeck.definition.diagram import Graph, Node
 
-__all__ = ["GraphRow", "called", "definition_of", "graph_rows", "in_order", "nesting", "operator_steps", "worse"]
+__all__ = [
+    "GraphRow",
+    "called",
+    "definition_of",
+    "graph_boxes",
+    "graph_rows",
+    "in_order",
+    "nesting",
+    "operator_steps",
+    "worse",
+]
 
 _WORST_FIRST = ("failed", "propagated", "running", "waiting", "lost", "cancelled", "completed")
 _DEFAULT_NAMES = ("for_each", "batch", "match", "if")
@@ -101,6 +114,38 @@ def graph_rows(definition: Mapping[str, Any], steps: Mapping[str, Steps]) -> lis
     rows: list[GraphRow] = []
     _add(graph_of(definition), steps, 0, False, rows)
     return rows
+
+
+def graph_boxes(
+    definition: Mapping[str, Any], steps: Mapping[str, Steps]
+) -> tuple[list[Box], list[tuple[str, str]], dict[str, SpanNode]]:
+    """The operators of a flow as boxes, the edges between them, and the step of each that ran.
+
+    Raises:
+        DefinitionError: the definition is none.
+    """
+    from flowdeck.definition.diagram import RUNNING_KINDS, graph_of
+
+    drawn = graph_of(definition)
+    boxes: list[Box] = []
+    nodes: dict[str, SpanNode] = {}
+    for node in in_order(drawn):
+        if node.kind == "signal":
+            continue
+        done, name = steps.get(node.id), clean(called(node), limit=60)
+        if done is not None:
+            times = f" {done.times}×" if done.times > 1 else ""
+            text = f"{glyph(done.status)} {name}{times}  {duration(done.us)}"
+            boxes.append(Box(node.id, text, _BOX_ROLES.get(done.status, "text")))
+            nodes[node.id] = done.node
+        elif node.kind in RUNNING_KINDS:
+            boxes.append(Box(node.id, f"· {name}", "faint", hit=False))
+        else:
+            boxes.append(Box(node.id, name, "dim"))
+    return boxes, [(edge.source, edge.target) for edge in drawn.edges], nodes
+
+
+_BOX_ROLES = {"failed": "failed", "propagated": "failed", "waiting": "waiting", "running": "running", "completed": "ok"}
 
 
 def _add(drawn: Graph, steps: Mapping[str, Steps], depth: int, inside: bool, rows: list[GraphRow]) -> None:

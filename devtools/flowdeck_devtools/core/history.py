@@ -6,21 +6,33 @@ DuckDB is imported only here and only when asked for: a window on a small journa
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from flowdeck.layout import Layout
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.resumable import resumable_executions
 from flowdeck_devtools.core.status import ENDED, StatusTracker
 
-__all__ = ["LINE_COLUMNS", "History", "line_of"]
+__all__ = ["LINE_COLUMNS", "History", "RunsPage", "line_of", "published"]
 
 RUNS_LIMIT = 500
 LINES_LIMIT = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """Runs of the past that a filter lets through; ``last`` when nothing older is left."""
+
+    filter_text: str
+    rows: list[RunRow]
+    last: bool
 
 
 class History:
@@ -31,8 +43,9 @@ class History:
         self.problem: str | None = None
         self._connecting = threading.Lock()
         self._connection: Any = None
-        self._wanted = False
-        self._runs: list[RunRow] | None = None
+        self._users = 0
+        self._page: RunsPage | None = None
+        self._busy = False
 
     def start(self) -> None:
         """Nothing to start: threads begin with the first question."""
@@ -42,16 +55,27 @@ class History:
         if connection is not None:
             connection.interrupt()
 
-    def want_runs(self) -> None:
-        """Ask once for the newest runs; ``take_runs`` gives them when they are there."""
-        if not self._wanted:
-            self._wanted = True
-            threading.Thread(target=self._load_runs, name="flowdeck-history", daemon=True).start()
+    def want_runs(self, filter_text: str = "", before_us: int | None = None) -> bool:
+        """Ask for a page of runs, the newest first: those a filter lets through, that began before a moment.
 
-    def take_runs(self) -> list[RunRow] | None:
-        """The runs asked for, once; ``None`` while there are none."""
-        runs, self._runs = self._runs, None
-        return runs
+        ``take_runs`` gives them when they are there. False while another page is being read.
+        """
+        if self._busy:
+            return False
+        self._busy = True
+        arguments = (filter_text, before_us)
+        threading.Thread(target=self._load_runs, args=arguments, name="flowdeck-history", daemon=True).start()
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """A page of runs is being read."""
+        return self._busy
+
+    def take_runs(self) -> RunsPage | None:
+        """The page asked for, once; ``None`` while there is none."""
+        page, self._page = self._page, None
+        return page
 
     def run_lines(self, root_run_id: str) -> tuple[list[tuple[str, bytes]], str | None]:
         """The journal lines of one run as ``(writer, line)``, oldest first, and what went wrong. Blocks."""
@@ -82,28 +106,57 @@ class History:
         """
         return self._rows("SELECT * FROM error_groups ORDER BY last_at DESC, fingerprint LIMIT ?", [limit])
 
-    def _load_runs(self) -> None:
+    def _load_runs(self, filter_text: str, before_us: int | None) -> None:
         try:
+            from flowdeck_devtools.filter.sql import compile_sql
             from flowdeck_sinks.store import newest_runs
 
-            cursor = self._cursor()
-            cursor.set_resumable(resumable_executions(self.store))
-            found = newest_runs(cursor, RUNS_LIMIT, condition="parent_run_id IS NULL AND run_id IS NOT NULL")
-            self._runs = [_run_row(row) for row in _records(found)]
+            resumable = resumable_executions(self.store)
+            conditions = ["parent_run_id IS NULL AND run_id IS NOT NULL"]
+            if before_us is not None:
+                conditions.append(f"started_at < make_timestamp({int(before_us)})")
+            if filter_text:
+                conditions.append(f"({compile_sql(filter_text, 'runs')})")
+            with self._cursor() as cursor:
+                cursor.set_resumable(resumable)
+                found = newest_runs(cursor, RUNS_LIMIT, condition=" AND ".join(conditions))
+                rows = [_run_row(row) for row in _records(found)]
+            self._page = RunsPage(filter_text, rows, len(rows) < RUNS_LIMIT)
             self.problem = None
         except Exception as error:
             self.problem = str(error).partition("\n")[0]
+            self._page = RunsPage(filter_text, [], True)
+        finally:
+            self._busy = False
 
     def _rows(self, sql: str, arguments: list[Any]) -> list[dict[str, Any]]:
-        return _records(self._cursor().execute(sql, arguments))
+        with self._cursor() as cursor:
+            return _records(cursor.execute(sql, arguments))
 
-    def _cursor(self) -> Any:
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """A cursor of a connection that is closed behind its last user: of a large store it holds 150 MB."""
         with self._connecting:
             if self._connection is None:
                 from flowdeck_sinks.store import connect
 
                 self._connection = connect(self.store)
-            return self._connection.cursor()
+            self._users += 1
+            cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            with self._connecting:
+                self._users -= 1
+                if not self._users:
+                    self._connection.close()
+                    self._connection = None
+
+
+def published(store: Path) -> bool:
+    """Whether anything of the history has left the journal for the published files."""
+    layout = Layout(store)
+    return any(next(folder.glob("*.parquet"), None) is not None for folder in (layout.parts, layout.days))
 
 
 def _records(found: Any) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from flowdeck_devtools.core.model import (
     WAIT_EVENTS,
     RunRow,
     error_line,
+    projected_as,
     wait_ids,
 )
 from flowdeck_devtools.core.status import ENDED, transition
@@ -209,8 +210,10 @@ class RunIndex:
         row.name = row.name or name or ""
 
     def _wait(self, row: RunRow, line: bytes) -> None:
-        opened, ended = wait_ids(decode(line))
-        for interrupt_id in opened:
+        event = decode(line)
+        opened, ended = wait_ids(event)
+        projected = projected_as(event) if opened else None
+        for interrupt_id in [projected] if projected is not None else opened:
             if len(row.waits) < MAX_OPEN:
                 row.waits[interrupt_id] = line
         for interrupt_id in ended:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from flowdeck_devtools.core.opening import Link
 from flowdeck_devtools.core.span import short_json
 from flowdeck_devtools.core.text import clock_time
 from flowdeck_devtools.core.trace import Trace
@@ -39,18 +40,20 @@ class Links:
     def as_data(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def groups(self) -> list[tuple[str, list[str]]]:
-        """Headings with a line for each link, for people."""
+    def groups(self) -> list[tuple[str, list[tuple[str, Link | None]]]]:
+        """Headings, each with a line for people and what it opens."""
+        points: list[tuple[str, Link | None]] = [
+            (_checkpoint(one), ("checkpoint", one.get("seq"))) for one in self.checkpoints
+        ]
+        if points:
+            points.insert(0, ("snapshot: everything up to now", ("snapshot", None)))
         return [
-            ("checkpoints", [self.problem] if self.problem else [_checkpoint(one) for one in self.checkpoints]),
-            ("workspace records", [_record(one) for one in self.records]),
-            ("workspace links", [_relation(one) for one in self.relations]),
-            ("artifacts", [short_json(one, 300) for one in self.artifacts]),
-            (
-                "questions",
-                [f"{one['id']}  {one['type']}  {short_json(one['payload'], 200)}" for one in self.interrupts],
-            ),
-            ("large payloads", [f"blobs/{one}" for one in self.blobs]),
+            ("checkpoints", [(self.problem, None)] if self.problem else points),
+            ("workspace records", [(_record(one), ("record", one)) for one in self.records]),
+            ("workspace links", [(_relation(one), ("relation", one)) for one in self.relations]),
+            ("artifacts", [(short_json(one, 300), ("artifact", one)) for one in self.artifacts]),
+            ("questions", [(_question(one), ("question", one)) for one in self.interrupts]),
+            ("large payloads", [(f"blobs/{one}", ("blob", one)) for one in self.blobs]),
         ]
 
 

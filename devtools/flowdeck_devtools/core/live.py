@@ -31,11 +31,12 @@ CAUGHT_UP_BYTES = 1024 * 1024
 """A look that brings less than this has reached the end of the journal, even one that is being written fast."""
 POLL_SECONDS = 0.04
 IDLE_POLL_SECONDS = 0.05
-QUIET_POLL_SECONDS = 0.08
+QUIET_POLL_SECONDS = 0.125
 """Between looks once nothing came for a while. A look that finds nothing costs 0.1 ms, most of it for waking up."""
 QUIET_AFTER_SECONDS = 5.0
 LIVENESS_SECONDS = 2.0
 MAX_FEED_LINES = 200_000
+TAKEN_AT_ONCE = 4_096
 FLOOD_PER_SECOND = 2_000
 
 
@@ -120,7 +121,16 @@ class LiveStore:
         clock: Clock | None = None,
         open_tail: Callable[[Path, bool], Tail] | None = None,
         max_lines: int = 200_000,
+        eager_bytes: int | None = None,
+        words: Callable[[], str] | None = None,
+        also: Sequence[Path] = (),
     ) -> None:
+        self.stores = (store, *also)
+        self.origin: dict[str, Path] = {}
+        """Which store a writer belongs to, where there are several."""
+        self.eager_bytes = EAGER_BYTES if eager_bytes is None else eager_bytes
+        self.words = words
+        """Says what is looked at, where it is no store that lives: a file, a pipe, a replay."""
         self.store = store
         self.clock = clock or SystemClock()
         self.ring = LineRing(max_lines=max_lines)
@@ -139,6 +149,8 @@ class LiveStore:
         """Set once what was there at the start has been read."""
         self.read_at = self.clock.monotonic()
         """Monotonic time of the last successful look at the journal."""
+        self.came: Callable[[], None] = _nothing
+        """Called from the thread when lines came."""
         self._open_tail = open_tail or _journal_tail
         self._tail: Tail | None = None
         self._writers: set[str] = set()
@@ -189,6 +201,7 @@ class LiveStore:
                 if self._tail is None and not self._attach():
                     wait = 0.5
                 elif self.poll_once():
+                    self.came()
                     wait = POLL_SECONDS
             except (OSError, StoreError, ImportError) as error:
                 self._tail = None
@@ -198,17 +211,25 @@ class LiveStore:
             self._stopping.wait(wait)
 
     def _attach(self) -> bool:
-        layout = Layout(self.store)
-        if not layout.store_json.exists() and not layout.store_json.parent.is_file():
+        layouts = [Layout(store) for store in self.stores]
+        there = [one for one in layouts if one.store_json.exists() or one.store_json.parent.is_file()]
+        if not there:
             self.missing = True
             self.read_at = self.clock.monotonic()
             self.caught_up.set()
             return False
 
-        layout.describe()  # raises with the mend in words: too new, damaged, a file, no permission
+        for layout in there:
+            layout.describe()  # raises with the mend in words: too new, damaged, a file, no permission
         self.missing = False
-        self.from_start = _journal_bytes(layout) <= EAGER_BYTES
-        self._tail = self._open_tail(self.store, self.from_start)
+        self.from_start = sum(map(_journal_bytes, there)) <= self.eager_bytes
+        if len(self.stores) == 1:
+            self._tail = self._open_tail(self.store, self.from_start)
+        else:
+            from flowdeck_devtools.core.several import SeveralTails
+
+            tails = {one.root: self._open_tail(one.root, self.from_start) for one in there}
+            self._tail = SeveralTails(tails, self.origin)
         self.problem = None
         return True
 
@@ -255,7 +276,9 @@ class LiveStore:
 
         backlog, self._backlog, self._latest = sorted(self._backlog), [], {}
         for writer, entries in groupby(backlog, key=itemgetter(2)):
-            self._take(writer, [entry[3] for entry in entries])
+            lines = [entry[3] for entry in entries]
+            for at in range(0, len(lines), TAKEN_AT_ONCE):  # decoded heads are as large as the lines themselves
+                self._take(writer, lines[at : at + TAKEN_AT_ONCE])
         self.caught_up.set()
 
     def _take(self, writer: str, lines: list[bytes]) -> None:
@@ -300,9 +323,13 @@ class LiveStore:
         return self.index.dropped
 
     def _look_for_dead(self) -> None:
-        alive = set(live_writers(Layout(self.store)))
+        alive = {writer for store in self.stores for writer in live_writers(Layout(store))}
         self.writers_alive = len(alive)
         self.index.mark_lost(self._writers - alive)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _journal_tail(store: Path, from_start: bool) -> Tail:

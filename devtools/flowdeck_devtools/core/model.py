@@ -17,6 +17,7 @@ __all__ = [
     "RunRow",
     "chunk_name",
     "error_line",
+    "projected_as",
     "wait_ids",
 ]
 
@@ -50,6 +51,13 @@ def wait_ids(event: Event) -> tuple[list[str], list[str]]:
     found = [entry.get("id") if isinstance(entry, dict) else entry for entry in entries]
     ids = [one for one in found if isinstance(one, str)]
     return (ids, []) if event.event_type in _WAIT_OPENS else ([], ids)
+
+
+def projected_as(event: Event) -> str | None:
+    """Under which id the question of a sub flow can be answered in its parent, which tells of it a second time."""
+    interrupt = event.payload_map().get("interrupt")
+    known = interrupt.get("projected_as") if isinstance(interrupt, dict) else None
+    return known if isinstance(known, str) else None
 
 
 class Activity:

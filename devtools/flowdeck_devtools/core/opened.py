@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from flowdeck_devtools.core.history import History
 from flowdeck_devtools.core.live import LiveStore
+from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.trace import Trace
-from flowdeck_devtools.core.wire import Head, head
+from flowdeck_devtools.core.wire import head
 
 __all__ = ["OpenedRun"]
 
@@ -25,12 +27,19 @@ class OpenedRun:
     and no line counts twice.
     """
 
-    def __init__(self, root_run_id: str, live: LiveStore, history: History) -> None:
+    def __init__(
+        self,
+        root_run_id: str,
+        live: LiveStore,
+        history: History,
+        known: Callable[[str], RunRow | None] | None = None,
+    ) -> None:
         self.trace = Trace(root_run_id)
         self.problem: str | None = None
+        self._known = known or live.index.rows.get
         self._live = live
         self._feed = live.follow(root_run_id)
-        self._backlog: list[tuple[str, bytes, Head]] = []
+        self._backlog: list[tuple[str, bytes]] = []
         self._done = 0
         self._ready = threading.Event()
         row = live.index.rows.get(root_run_id)
@@ -56,13 +65,15 @@ class OpenedRun:
 
     def advance(self) -> bool:
         """Take in lines for a slice of time. True when the tree changed."""
+        row = self._known(self.trace.root.key)
+        self.trace.lost_us = row.last_us if row is not None and row.lost and row.status == "lost" else None
         if not self._ready.is_set():
             return False
         limit_s = LOADING_SLICE_SECONDS if self._backlog else SLICE_SECONDS
         before, until = self.trace.version, time.perf_counter() + limit_s
         while self._done < len(self._backlog):
             step = self._backlog[self._done : self._done + 256]
-            self.trace.extend(step)
+            self.trace.extend((writer, line, head(line)) for writer, line in step)
             self._done += len(step)
             if time.perf_counter() > until:
                 return True
@@ -79,18 +90,18 @@ class OpenedRun:
     def _read_ring(self, first_position: int) -> None:
         """The run began within the ring: a byte test per line finds its lines, 0.1 µs each where it fails early."""
         wanted, root = self.trace.root.key.encode(), self.trace.root.key
-        found: list[tuple[str, bytes, Head]] = []
+        found: list[tuple[str, bytes]] = []
         ring = self._live.ring
         begin, lines = ring.slice(first_position, ring.end)
         for offset, line in enumerate(lines):
             if wanted in line:
                 one = head(line)
                 if one.run is not None and root in (one.run.root_run_id, one.run.run_id):
-                    found.append((ring.writer_at(begin + offset), line, one))
+                    found.append((ring.writer_at(begin + offset), line))
         self._backlog = found
         self._ready.set()
 
     def _read_history(self, history: History) -> None:
         lines, self.problem = history.run_lines(self.trace.root.key)
-        self._backlog = [(writer, line, head(line)) for writer, line in lines]
+        self._backlog = lines
         self._ready.set()

@@ -60,6 +60,8 @@ class Attempt:
         return status
 
 
+NOTHING: list[Any] = []
+"""The list of all that have none: four empty lists of its own would be a third of a node. Never changed."""
 NOTHING_BELOW: Counter[str] = Counter()
 """What every leaf shares: most nodes are leaves, and a counter of their own would double their size. Never changed."""
 
@@ -77,10 +79,10 @@ class SpanNode:
     """What stands in brackets in the scope: the item of a for_each, the member of a batch."""
     scope: str | None = None
     parent: SpanNode | None = None
-    children: list[SpanNode] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    waits: list[Wait] = field(default_factory=list)
-    lines: list[bytes] = field(default_factory=list)
+    children: list[SpanNode] = field(default_factory=lambda: NOTHING)
+    attempts: list[Attempt] = field(default_factory=lambda: NOTHING)
+    waits: list[Wait] = field(default_factory=lambda: NOTHING)
+    lines: list[bytes] = field(default_factory=lambda: NOTHING)
     lines_dropped: int = 0
     first_line: bytes | None = None
     started_us: int | None = None
@@ -160,6 +162,9 @@ class SpanNode:
 
     def keep(self, line: bytes) -> None:
         """Remember an event of this node; only the newest are kept once there are very many."""
+        if self.lines is NOTHING:
+            self.lines = [line]
+            return
         if len(self.lines) >= MAX_LINES_PER_SPAN:
             cut = MAX_LINES_PER_SPAN // 4
             del self.lines[:cut]

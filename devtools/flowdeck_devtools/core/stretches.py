@@ -24,6 +24,13 @@ BAR_ROLES = {
 """The style of a bar by the status it shows."""
 
 
+def _bar_of(status: str, own: str) -> str:
+    """What an attempt's bar shows: its own status, unless the row as a whole is passed on or lost."""
+    if status == "propagated" or (status == "lost" and own == "running"):
+        return status
+    return own
+
+
 def stretches(node: SpanNode, status: str, now_us: int) -> list[Stretch]:
     """The working and waiting times of a row, in order."""
     if node.role != "span" or (not node.attempts and node.started_us is not None):
@@ -40,7 +47,7 @@ def stretches(node: SpanNode, status: str, now_us: int) -> list[Stretch]:
             kind,
             attempt.started_us,
             attempt.ended_us if attempt.ended_us is not None else now_us,
-            BAR_ROLES.get("propagated" if status == "propagated" else attempt.status, "bar-group"),
+            BAR_ROLES.get(_bar_of(status, attempt.status), "bar-group"),
         )
         for attempt in node.attempts[-MAX_STRETCHES:]
         if attempt.started_us is not None

@@ -25,6 +25,7 @@ __all__ = [
     "day_time",
     "duration",
     "fit",
+    "names_id",
     "short_id",
     "size",
     "sparkline",
@@ -237,8 +238,31 @@ def count(number: int) -> str:
 
 
 def short_id(identifier: str, width: int = 8) -> str:
-    """The end of an id: ids are time-ordered with a process prefix, so only their ends differ between neighbours."""
-    return identifier if len(identifier) <= width else "…" + identifier[-(width - 1) :]
+    """An id in a few cells: of the runtime's own the end of its process prefix and its counter, else its end.
+
+    Ids are a process prefix and a counter, so neighbours differ only at the end, and the first ones of two processes
+    only in the prefix: ``4fe…0002``. The filter and every command take what is shown here.
+    """
+    if len(identifier) <= width:
+        return identifier
+    if len(identifier) >= 32 and width >= 6 and _HEX_ID.fullmatch(identifier[:32]):
+        rest = identifier[32:]
+        tail = (identifier[22:32] + rest)[-(width // 2) :]
+        head = width - 1 - len(tail)
+        return f"{identifier[22 - head : 22]}…{tail}"
+    return "…" + identifier[-(width - 1) :]
+
+
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def names_id(typed: str, identifier: str | None) -> bool:
+    """Whether what a person typed (a whole id, its end, or how it is shown) means this id."""
+    if not identifier:
+        return False
+    first, _, last = typed.lower().rpartition("…")
+    low = identifier.lower()
+    return low.endswith(last) and (not first.strip("…") or first.strip("…") in low[: len(low) - len(last)])
 
 
 _BLOCKS = "▁▂▃▄▅▆▇█"

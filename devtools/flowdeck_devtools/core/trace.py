@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from flowdeck_devtools.core.model import WAIT_EVENTS, wait_ids
+from flowdeck_devtools.core.model import WAIT_EVENTS, projected_as, wait_ids
 from flowdeck_devtools.core.scope import parse_scope
-from flowdeck_devtools.core.span import NOTHING_BELOW, Attempt, SpanNode, Wait
+from flowdeck_devtools.core.span import NOTHING, NOTHING_BELOW, Attempt, SpanNode, Wait
 from flowdeck_devtools.core.status import ENDED, transition
 from flowdeck_devtools.core.wire import Event, Head, Lineage, decode
 
@@ -20,6 +20,7 @@ __all__ = ["Trace"]
 
 _ORIGINS = ("propagated_from", "origin_run_id", "request_run_id")
 """What an error event calls the run its error was raised in, when that was another."""
+_GOING_ON = frozenset({"running", "created", "retried", "unknown"})
 MAX_SPANS = 200_000
 MAX_DEPTH = 128
 """Levels of the tree. The runtime's own scopes end at 64; what a foreign producer nests deeper is drawn flat."""
@@ -43,6 +44,9 @@ class Trace:
         self._seen: dict[str, int] = {}
         self._of_run: dict[str, SpanNode] = {root_run_id: self.root}
         self._waits: dict[str, tuple[SpanNode, Wait]] = {}
+        self._projected: set[str] = set()
+        self.lost_us: int | None = None
+        """The last sign of life of a run whose process is gone: nothing in it goes on after that."""
 
     @property
     def started_us(self) -> int | None:
@@ -58,7 +62,14 @@ class Trace:
 
     @property
     def is_open(self) -> bool:
-        return self.root.own_status not in ENDED
+        return self.root.own_status not in ENDED and self.lost_us is None
+
+    def shown_status(self, node: SpanNode) -> str:
+        """What a person should see: what ran in a process that is gone is lost; a question can still be answered."""
+        status = node.status
+        if self.lost_us is not None and (status in _GOING_ON or (node is self.root and status not in ENDED)):
+            return "lost"
+        return status
 
     def node_of(self, run_id: str | None) -> SpanNode | None:
         """The row a run (one attempt of something) belongs to."""
@@ -97,7 +108,10 @@ class Trace:
         elif head.meta is not None and head.meta.duration_us is not None and run.run_id not in (None, self.root.key):
             self._close_unknown(node, run.run_id or "", head)
         if head.event_type in WAIT_EVENTS:
-            opened, ended = wait_ids(decode(line))
+            event = decode(line)
+            opened, ended = wait_ids(event)
+            if opened and (known := projected_as(event)) is not None:
+                self._projected.add(known)  # the parent will tell of it again
             for interrupt_id in opened:
                 self._open_wait(node, head, interrupt_id, line)
             for interrupt_id in ended:
@@ -150,6 +164,7 @@ class Trace:
     def _append(parent: SpanNode, node: SpanNode) -> None:
         if parent.below is NOTHING_BELOW:
             parent.below = Counter()
+            parent.children = []
         parent.children.append(node)
 
     def _raise(self, node: SpanNode) -> None:
@@ -217,6 +232,8 @@ class Trace:
                 return attempt
         number = head.meta.attempt if head.meta and head.meta.attempt else len(node.attempts) + 1
         attempt = Attempt(run_id, number)
+        if node.attempts is NOTHING:
+            node.attempts = []
         node.attempts.append(attempt)
         if len(node.attempts) > 1:
             node.attempts.sort(key=lambda one: one.number)
@@ -303,10 +320,12 @@ class Trace:
     # -- waits -------------------------------------------------------------------------------------------------
 
     def _open_wait(self, node: SpanNode, head: Head, interrupt_id: str, line: bytes) -> None:
-        if interrupt_id in self._waits:
+        if interrupt_id in self._waits or interrupt_id in self._projected:
             return
         owner = self._asked_by(node, head)
         wait = Wait(interrupt_id, head.time_us)
+        if owner.waits is NOTHING:
+            owner.waits = []
         owner.waits.append(wait)
         if owner is not node:
             owner.keep(line)

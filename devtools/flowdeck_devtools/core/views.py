@@ -5,7 +5,7 @@ A page is computed from the trace alone, in any thread, and shown by whatever ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ import msgspec
 from flowdeck_devtools.core.causes import Story
 from flowdeck_devtools.core.compare import NOTHING, compare, final_state
 from flowdeck_devtools.core.describe import describe
+from flowdeck_devtools.core.drawing import Drawing, draw_boxes
 from flowdeck_devtools.core.facts import Section
 from flowdeck_devtools.core.failure import failures, first_failure
-from flowdeck_devtools.core.flowgraph import graph_rows, operator_steps
+from flowdeck_devtools.core.flowgraph import graph_boxes, graph_rows, operator_steps
 from flowdeck_devtools.core.links import Links
+from flowdeck_devtools.core.opening import Link
 from flowdeck_devtools.core.span import SpanNode, short_json
 from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.text import clean, clock_time, duration, short_id
@@ -51,6 +53,11 @@ class Page:
 
     sections: list[Section] = field(default_factory=list)
     targets: dict[int, SpanNode] = field(default_factory=dict)
+    links: dict[int, Link] = field(default_factory=dict)
+    """What a line opens."""
+    picture: Callable[[int], Drawing | None] | None = None
+    """Draws what stands above the lines, for a width; its spots name the keys of ``pictured``."""
+    pictured: dict[str, SpanNode] = field(default_factory=dict)
 
     def say(self, text: str, role: str = "text", target: SpanNode | None = None) -> None:
         """Add one line. Only pages without JSON values may have targets: then a line is a section."""
@@ -97,6 +104,8 @@ def graph_page(trace: Trace, definition: Mapping[str, Any] | None, now_us: int) 
         return page
     steps = operator_steps(trace, now_us)
     rows = graph_rows(definition, steps)
+    boxes, edges, page.pictured = graph_boxes(definition, steps)
+    page.picture = lambda width: draw_boxes(boxes, edges, width)
     hit = sum(1 for row in rows if row.runs and row.steps is not None)
     page.say(f"{hit} of {sum(1 for row in rows if row.runs and not row.inside)} steps reached", "dim")
     for row in rows[:MOST_ROWS]:
@@ -194,8 +203,13 @@ def links_page(links: Links) -> Page:
     for title, rows in links.groups():
         if rows:
             page.say(f"{title}  {len(rows)}", "title")
-            for text in rows[:MOST_ROWS]:
+            for text, link in rows[:MOST_ROWS]:
+                if link is not None:
+                    page.links[len(page.sections)] = link
                 page.say(f"  {text}")
+    if page.links:
+        page.say("")
+        page.say("enter opens what a line names", "faint")
     if not page.sections:
         page.say("nothing is stored of this run beside its events", "dim")
     return page

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-__all__ = ["FIELDS", "NUMERIC", "FilterError", "field_of", "level", "moment", "number"]
+__all__ = ["COSTS", "FIELDS", "NUMERIC", "TOKENS", "FilterError", "field_of", "level", "moment", "number"]
 
 FIELDS: dict[str, str] = {
     "kind": "event type, or kind of run",
@@ -31,12 +31,21 @@ FIELDS: dict[str, str] = {
     "user": "user id",
     "agent": "agent name",
     "session": "session id",
+    "tag": "a tag in the run's meta or the payload",
+    "tok": "tokens of a model call: tok>1000",
+    "cost": "cost the event tells, in its currency: cost>0.10",
+    "span": "id of the attempt itself, or its end",
     "events": "number of events of a run",
     "errors": "number of errors of a run",
 }
 """Every field and what it means, for help and completion."""
 
+TOKENS = (("usage", "total_tokens"), ("meta", "usage", "total_tokens"), ("total_tokens",))
+"""Where in a payload the tokens of a call may stand."""
+COSTS = (("cost",), ("usage", "cost"), ("meta", "usage", "cost"), ("cost_usd",))
 _ALIASES = {
+    "tags": "tag",
+    "tokens": "tok",
     "type": "kind",
     "lvl": "level",
     "scope": "node",
@@ -46,7 +55,7 @@ _ALIASES = {
     "time": "ts",
     "since": "last",
 }
-NUMERIC = frozenset({"attempt", "dur", "waiting", "seq", "events", "errors"})
+NUMERIC = frozenset({"attempt", "dur", "waiting", "seq", "events", "errors", "tok", "cost"})
 _SPANS = frozenset({"dur", "waiting"})
 
 
@@ -59,7 +68,7 @@ class FilterError(ValueError):
 
 
 def field_of(name: str, column: int) -> str:
-    """The field a name means: itself, what it is short for, or ``data.<path>``.
+    """The field a name means: itself, what it is short for, ``data.<path>`` or ``attr.<path>``.
 
     Raises:
         FilterError: there is no such field.
@@ -70,7 +79,9 @@ def field_of(name: str, column: int) -> str:
     head, dot, path = name.partition(".")
     if head.lower() in ("data", "payload") and dot and path:
         return f"data.{path}"
-    raise FilterError(f"no field {name!r}; fields: {', '.join(FIELDS)}, data.<path>", column)
+    if head.lower() in ("attr", "meta") and dot and path:
+        return f"attr.{path}"
+    raise FilterError(f"no field {name!r}; fields: {', '.join(FIELDS)}, data.<path>, attr.<path>", column)
 
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -93,7 +104,7 @@ def number(field: str, text: str, column: int = 0) -> float:
         FilterError: it is none.
     """
     found = _NUMBER.fullmatch(text)
-    if found is None or (found[2] and field not in _SPANS and not field.startswith("data.")):
+    if found is None or (found[2] and field not in _SPANS and not field.startswith(("data.", "attr."))):
         raise FilterError(f"{field} wants a number, not {text!r}", column)
     return float(found[1]) * _UNITS.get((found[2] or "s").lower(), 1.0)
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import Any
 
+from flowdeck_devtools.core.text import names_id
 from flowdeck_devtools.core.wire import Event, Head, decode, head, level_rank
-from flowdeck_devtools.filter.fields import NUMERIC, level, moment, number
+from flowdeck_devtools.filter.fields import COSTS, NUMERIC, TOKENS, level, moment, number
 from flowdeck_devtools.filter.grammar import All, Compare, Match, Node, Not, Regex, Word, parse
 from flowdeck_devtools.filter.grammar import Any as Either
 from flowdeck_devtools.filter.regex import portable
@@ -224,13 +225,25 @@ def event_field(event: Event, field: str) -> Any:
             return event.payload_map().get("actor")
         case "ts":
             return event.time_us
+        case "tok" | "cost":
+            payload = event.payload_map()
+            places = TOKENS if field == "tok" else COSTS
+            return next((one for place in places if _is_number(one := _at(payload, [*place]))), None)
+        case "tag":
+            lists = (event.payload_map().get("tags"), run.meta.get("tags") if run is not None else None)
+            return tuple(tag for tags in lists if isinstance(tags, list) for tag in tags if isinstance(tag, str))
     if field.startswith("data."):
         return _at(event.payload, field[5:].split("."))
+    if field.startswith("attr."):
+        path = field[5:].split(".")
+        return (_at(event.meta, path), _at(run.meta, path) if run is not None else None)
     if run is None:
         return None
     match field:
         case "run":
             return (run.run_id, run.root_run_id)
+        case "span":
+            return run.run_id
         case "execution":
             return run.execution_id
         case "task" | "tenant" | "user":
@@ -315,8 +328,8 @@ def _matches(field: str, patterns: tuple[str, ...], found: Any) -> bool:
     if field in NUMERIC:
         return False
     # An id is named by its end, as it is shown; every other field as a whole, or with stars.
-    if field in ("run", "execution"):
-        return any(_like(pattern, text) or text.endswith(pattern.lower().lstrip("…")) for pattern in patterns)
+    if field in ("run", "execution", "span"):
+        return any(_like(pattern, text) or names_id(pattern, text) for pattern in patterns)
     if field in ("node", "error", "message"):
         return any(pattern.lower() in text or _like(pattern, text) for pattern in patterns)
     return any(_like(pattern, text) for pattern in patterns)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from flowdeck_devtools.filter.fields import level, moment, number
+from flowdeck_devtools.filter.fields import COSTS, TOKENS, level, moment, number
 from flowdeck_devtools.filter.grammar import All, Compare, Match, Node, Not, Regex, Word, parse
 from flowdeck_devtools.filter.grammar import Any as Either
 from flowdeck_devtools.filter.predicate import escaped
@@ -32,6 +32,10 @@ class _Source:
     level: str | None = None
     moment: str = "ts"
     payload: str | None = None
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Documents in which ``attr.<path>`` is looked for, each with the pointer before the path."""
+    lists: tuple[tuple[str, str], ...] = ()
+    """Documents and pointers of lists of tags."""
 
 
 _ERROR = tuple(
@@ -44,14 +48,29 @@ _FLOW = (
     "THEN payload ->> '/flow_name' END)"
 )
 
+_NUMBERS = "('UBIGINT', 'BIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
+
+
+def _first_number(places: tuple[tuple[str, ...], ...]) -> str:
+    found = []
+    for place in places:
+        pointer = "'/" + "/".join(place) + "'"
+        held = f"TRY_CAST(payload ->> {pointer} AS DOUBLE)"
+        found.append(f"CASE WHEN json_type(payload, {pointer}) IN {_NUMBERS} THEN {held} END")
+    return f"coalesce({', '.join(found)})"
+
+
 _EVENTS = _Source(
     texts={
         "kind": ("event_type",), "run": ("run_id", "root_run_id"), "flow": (_FLOW,), "execution": ("execution_id",),
         "node": ("scope",), "step": ("step_name",), "source": ("source",), "message": ("message",), "error": _ERROR,
         "task": ("task_id",), "tenant": ("tenant_id",), "user": ("user_id",), "agent": ("agent_name",),
-        "session": ("session_id",),
+        "session": ("session_id",), "span": ("run_id",),
     },
-    numbers={"attempt": "nullif(attempt, 0)", "seq": "nullif(seq, 0)", "dur": "duration_ms / 1000.0"},
+    numbers={
+        "attempt": "nullif(attempt, 0)", "seq": "nullif(seq, 0)", "dur": "duration_ms / 1000.0",
+        "tok": _first_number(TOKENS), "cost": _first_number(COSTS),
+    },
     words=(
         "event_type", "source", "level", "message", "scope", "run_id", "root_run_id", "parent_run_id", "execution_id",
         "agent_name", "session_id", "flow_name", "run ->> '$.meta.chunk_name'", "task_id", "tenant_id", "user_id",
@@ -60,6 +79,8 @@ _EVENTS = _Source(
     documents=("payload::VARCHAR",),
     level="level",
     payload="payload",
+    attributes=(("meta", ""), ("run", "/meta")),
+    lists=(("payload", "/tags"), ("run", "/meta/tags")),
 )  # fmt: skip
 
 _RUNS = _Source(
@@ -121,6 +142,14 @@ def _sql(node: Node, source: _Source, now_us: int) -> str:
         return _level(node, source)
     if node.field in source.numbers:
         return _number(node, source.numbers[node.field])
+    if node.field.startswith("attr."):
+        below = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in node.field[5:].split("."))
+        return _any([_of_json(node, document, before + below) for document, before in source.attributes])
+    if node.field == "tag":
+        element = "(one ->> '$')"
+        each = f"json_type(one) = 'VARCHAR' AND {_text(node, element)}"
+        lists = [f"TRY_CAST({document} -> {literal(pointer)} AS JSON[])" for document, pointer in source.lists]
+        return _any([f"len(list_filter({tags}, lambda one: {each})) > 0" for tags in lists])
     path = _path(node.field)
     if path is not None and source.payload is not None:
         return _any([_of_json(node, source.payload, path)])
@@ -186,9 +215,6 @@ def _path(field: str) -> str | None:
     return {"status": "/status", "actor": "/actor"}.get(field)
 
 
-_NUMBERS = "('UBIGINT', 'BIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
-
-
 def _of_json(node: Match | Compare | Regex, document: str, path: str) -> str:
     """A value whose type only the row knows: numbers are compared, texts and booleans matched, parts only counted."""
     pointer = literal(path)
@@ -233,8 +259,12 @@ def _text(node: Match | Compare | Regex, expression: str) -> str:
 def _matches(field: str, pattern: str, expression: str) -> str:
     low = f"lower({expression})"
     like = _like(pattern.lower(), low)
-    if field in ("run", "execution"):
-        return f"({like} OR suffix({low}, {literal(pattern.lower().lstrip('…'))}))"
+    if field in ("run", "execution", "span"):
+        first, _, last = pattern.lower().rpartition("…")
+        named = f"suffix({low}, {literal(last)})"
+        if first.strip("…"):  # as it is shown: the end of the prefix and the end of the whole
+            named += f" AND contains(left({low}, greatest(len({low}) - {len(last)}, 0)), {literal(first.strip('…'))})"
+        return f"({like} OR ({named}))"
     if field in ("node", "error", "message"):
         return f"({like} OR contains({low}, {literal(pattern.lower())}))"
     return like

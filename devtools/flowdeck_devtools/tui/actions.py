@@ -6,7 +6,7 @@ name. ``command`` is the Textual action that is run. Actions with ``footer`` > 0
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from textual.binding import Binding
@@ -20,7 +20,9 @@ __all__ = [
     "bindings_for",
     "footer_actions",
     "key_label",
+    "keys_of",
     "scopes_in_order",
+    "use_keys",
 ]
 
 
@@ -72,6 +74,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("back", "escape", "Back", "app", "go_back", "Close what is open, else go back"),
     Action("close", "q", "Back or quit", "app", "close", "Go back; on Runs, quit"),
     Action("utc", "t", "Local or UTC", "app", "toggle_utc", "Show times in the local zone or in UTC"),
+    Action("jump", "ctrl+o", "Jump", "app", "jump", "A letter on every pane and field; it goes there"),
     Action("screenshot", "ctrl+x", "Screenshot", "app", "screenshot_svg", "Save the screen as an SVG picture"),
     Action("quit", "ctrl+q", "Quit", "app", "quit", "Leave DevTools; runs go on", priority=True),
     Action("interrupt", "ctrl+c", "Quit", "app", "interrupt", "Pressed twice: leave DevTools", priority=True),
@@ -91,6 +94,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("runs-follow", "f", "Follow", "runs", "follow", "Keep the cursor on the newest run", 36),
     Action("runs-mark", "space", "Mark", "runs", "mark", "Mark a run to compare it", 34),
     Action("runs-compare", "d", "Diff", "runs", "compare", "Compare two runs: path, outcome, timing, state", 32),
+    Action("runs-views", "v", "Views", "runs", "views", "Saved filters; ^s in the filter saves one", 28),
     Action("runs-errors", "e", "Errors", "runs", "errors", "Faults by kind over all runs", 30),
     # Execution
     Action("fold", "h,left", "Fold", "execution", "fold", "Fold the node, or go to its parent", 40),
@@ -134,11 +138,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("next-match", "n", "Next match", "events", "next_match(1)", "The next line that matches"),
     Action("previous-match", "N", "Previous match", "events", "next_match(-1)"),
     Action("events-inspect", "i", "Inspect", "events", "inspect", "Show or hide the event beside the tail", 34),
+    Action("events-views", "v", "Views", "events", "views", "Saved filters; ^s in the filter saves one", 30),
     Action("events-open", "o", "Open run", "events", "open_run", "Open the run the event belongs to", 32),
     Action("events-zoom", "z", "Zoom pane", "events", "zoom_pane", "One pane over the whole screen, and back"),
     # Ledger
     Action("ledger-open", "o", "Open run", "ledger", "open_run", "Open the run of the act (also enter)", 40),
     Action("ledger-filter", "slash", "Filter", "ledger", "filter", "Show only acts that match", 38),
+    Action("ledger-views", "v", "Views", "ledger", "views", "Saved filters; ^s in the filter saves one", 32),
     Action("ledger-refresh", "r", "Refresh", "ledger", "refresh", "Read the ledger again", 30),
     # SQL
     Action("sql-run", "ctrl+j,f5", "Run", "sql", "run", "Run the query, or what is selected of it", 40, True),
@@ -215,7 +221,20 @@ _KEY_LABELS = {
     "f8": "F8",
     "ctrl+j": "^j",
     "ctrl+b": "^b",
+    "ctrl+o": "^o",
 }
+_own: dict[str, str] = {}
+
+
+def use_keys(keys: Mapping[str, str]) -> None:
+    """Show these keys instead of those of the table, by action id."""
+    _own.clear()
+    _own.update(keys)
+
+
+def keys_of(action: Action) -> str:
+    """The keys of an action: a person's own, else those of the table."""
+    return _own.get(action.id, action.keys)
 
 
 def bindings_for(scope: str) -> list[Binding]:

@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual import events
+from textual.app import App
 from textual.binding import BindingType
 from textual.screen import Screen
 
 from flowdeck_devtools.core import text
 from flowdeck_devtools.core.session import Session
-from flowdeck_devtools.tui.actions import ACTIONS, COMMANDS, bindings_for
+from flowdeck_devtools.tui.actions import bindings_for
+from flowdeck_devtools.tui.ascii import ascii_driver
+from flowdeck_devtools.tui.beat import Beat
 from flowdeck_devtools.tui.crash import write_report
+from flowdeck_devtools.tui.everywhere import EverywhereMixin
 from flowdeck_devtools.tui.hands import ActsMixin
+from flowdeck_devtools.tui.keymap import load_keymap
 from flowdeck_devtools.tui.places import PLACES
 from flowdeck_devtools.tui.screens.base import DeckScreen
 from flowdeck_devtools.tui.screens.dialogs import HelpDialog, PickDialog
-from flowdeck_devtools.tui.screens.inbox import InboxScreen
 from flowdeck_devtools.tui.theme import DARK, DEFAULT_THEME, LIGHT, Palette, palette_of
 from flowdeck_devtools.tui.widgets.bars import FooterBar
 
@@ -35,7 +39,7 @@ Background = Callable[[threading.Event], object]
 """Work beside the window, in a thread of its own; the event is set when the window closes."""
 
 
-class DevToolsApp(ActsMixin, App[None]):
+class DevToolsApp(EverywhereMixin, ActsMixin, App[None]):
     """The terminal a flow developer keeps open."""
 
     TITLE = "Flowdeck"
@@ -58,8 +62,9 @@ class DevToolsApp(ActsMixin, App[None]):
         on_ready: Callable[[], object] | None = None,
         background: Background | None = None,
         theme: str = DEFAULT_THEME,
+        ascii_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=ascii_driver(self.get_driver_class()) if ascii_only else None)
         self.session = session
         self.opened_run: str | None = None
         self.crash_report: Path | None = None
@@ -67,6 +72,7 @@ class DevToolsApp(ActsMixin, App[None]):
         self.closing = threading.Event()
         self.tick_seconds: list[float] = []
         """How long the last ticks took, for the performance test and the curious."""
+        self._keys, self._key_problems = load_keymap()
         self._wanted_run = initial_run
         self._when_ready = on_ready
         self._background = background
@@ -83,8 +89,13 @@ class DevToolsApp(ActsMixin, App[None]):
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, self._theme_changed)
-        self.session.start()
-        self.set_interval(self.TICK_SECONDS, self._tick, name="tick")
+        if self._keys:
+            self.set_keymap(self._keys)
+        for problem in self._key_problems:
+            self.notify(text.clean(problem), severity="warning", timeout=8, markup=False)
+        self.beat = Beat(self._tick, self.TICK_SECONDS, self._handle_exception)
+        self.session.start(self.beat.wake)
+        self.beat.start()
         for number in (signal.SIGTERM, signal.SIGHUP):
             # A terminal that went away or a polite kill: leave by the front door, so the screen is restored.
             try:
@@ -94,6 +105,7 @@ class DevToolsApp(ActsMixin, App[None]):
         self.call_after_refresh(self._first_paint)
 
     def _first_paint(self) -> None:
+        self.session.painted()
         if self._when_ready is not None:
             self._when_ready()
         if self._background is not None:
@@ -111,8 +123,14 @@ class DevToolsApp(ActsMixin, App[None]):
     def _terminate(self, number: int) -> None:
         self.exit(return_code=128 + number)
 
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent):
+            self.beat.stir()
+        await super().on_event(event)
+
     def on_unmount(self) -> None:
         self.closing.set()
+        self.beat.stop()
         self.session.stop()
 
     def _handle_exception(self, error: Exception) -> None:
@@ -133,7 +151,8 @@ class DevToolsApp(ActsMixin, App[None]):
             return  # the window closes: a last tick may come after its screens are gone
 
         begun = self.session.clock.monotonic()
-        self.session.tick()
+        if self.session.tick():
+            self.beat.stir()
         if self._wanted_run is not None:
             self._open_wanted()
         screen = self.screen_stack[-1]
@@ -178,6 +197,8 @@ class DevToolsApp(ActsMixin, App[None]):
             return
         self._last_action = f"go {place}"
         self._wanted_run = None  # whoever goes somewhere is not taken elsewhere any more
+        for question in self.session.questions:
+            question.rest()
         self._places.append(self.current_mode)
         del self._places[:-20]
         self.switch_mode(place)
@@ -195,6 +216,8 @@ class DevToolsApp(ActsMixin, App[None]):
         self.action_go("inbox")
 
         def select() -> None:
+            from flowdeck_devtools.tui.screens.inbox import InboxScreen
+
             if isinstance(self.screen, InboxScreen):
                 self.screen.select_execution(execution_id)
 
@@ -222,60 +245,6 @@ class DevToolsApp(ActsMixin, App[None]):
             return
         self._interrupted_at = now
         self.notify("^c again leaves DevTools; runs go on", timeout=2)
-
-    # -- everywhere --------------------------------------------------------------------------------------------
-
-    def action_help(self) -> None:
-        if not isinstance(self.screen, HelpDialog):
-            self.push_screen(HelpDialog(self.current_place))
-
-    def action_copy(self) -> None:
-        screen = self.screen
-        choices = screen.copy_choices() if isinstance(screen, DeckScreen) else []
-        if not choices:
-            self.notify("nothing to copy here", timeout=2)
-            return
-
-        def copy(chosen: int | None) -> None:
-            if chosen is not None and chosen >= 0:
-                label, value = choices[chosen]
-                self.copy_to_clipboard(value)
-                self.notify(f"copied: {label} ({len(value):,} characters)", timeout=3, markup=False)
-
-        rows = [(label, value.partition("\n")[0]) for label, value in choices]
-        self.push_screen(PickDialog("Copy", rows), copy)
-
-    def action_toggle_utc(self) -> None:
-        self._utc = not getattr(self, "_utc", False)
-        text.use_utc(self._utc)
-        self._redraw_places()
-        self.notify("times in UTC" if self._utc else "times in the local zone", timeout=2)
-
-    def action_screenshot_svg(self) -> None:
-        path = self.deliver_screenshot()
-        self.notify(f"screenshot saved {path or ''}", timeout=4, markup=False)
-
-    def zoom_pane(self) -> None:
-        """The focused pane over the whole screen, and back."""
-        screen = self.screen
-        if screen.maximized is not None:
-            screen.minimize()
-        elif screen.focused is not None:
-            screen.maximize(screen.focused, container=False)
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        place = self.current_place
-        for action in ACTIONS:
-            if action.scope in ("app", place) and action.id not in ("palette", "interrupt"):
-                target = self if action.scope == "app" else screen
-
-                def run(command: str = action.command, node: Any = target) -> Any:
-                    return self.run_action(command, node)
-
-                yield SystemCommand(action.label, action.help or action.label, run)
-        for title, command, about in COMMANDS:
-            yield SystemCommand(title, about, lambda command=command: self.run_action(command))
-        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     # -- colours -----------------------------------------------------------------------------------------------
 

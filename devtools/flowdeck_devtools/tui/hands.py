@@ -40,6 +40,7 @@ class _Subject:
     name: str
     started: Started | None
     can: Abilities
+    store: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +133,17 @@ class ActsMixin(_Base):
     @work(thread=True, name="act-look-up", group="act", exclusive=True, exit_on_error=False)
     def _look_up(self, row: RunRow, verb: str) -> None:
         """What can be done, and with what the run was started: both are read from files."""
+        store = self.session.store_of(row)
         try:
-            started = started_of(self.session.store, row.run_id)
+            started = started_of(store, row.run_id)
         except Exception:  # no DuckDB, no such store: then it cannot be run again, and the menu says so
             started = None
-        can = self._acts().abilities(row.execution_id, started)
-        subject = _Subject(row.run_id, row.execution_id, row.name or row.kind or "run", started, can)
+        can = self._acts(store).abilities(row.execution_id, started)
+        subject = _Subject(row.run_id, row.execution_id, row.name or row.kind or "run", started, can, store)
         self.call_from_thread(self._ask_verb, subject, verb)
 
-    def _acts(self) -> Acts:
-        return Acts(self.session.store, self.session.actor)
+    def _acts(self, store: Path | None = None) -> Acts:
+        return Acts(store or self.session.store, self.session.actor)
 
     def _ask_verb(self, subject: _Subject, verb: str) -> None:
         if verb:
@@ -163,37 +165,37 @@ class ActsMixin(_Base):
 
         def answered(values: dict[str, Any] | None) -> None:
             if values is not None:
-                self._do(verb.label.lower(), lambda acts: _done(acts, subject, verb.id, values))
+                self._do(verb.label.lower(), lambda acts: _done(acts, subject, verb.id, values), subject.store)
 
         lines = [f"{subject.name} {subject.execution_id or subject.run_id}", *verb.lines, f"as {self.session.actor}"]
         self.push_screen(AskDialog(f"{verb.label}?", lines, list(verb.fields), verb.yes), answered)
 
-    def _do(self, what: str, act: Callable[[Acts], ActReport]) -> None:
+    def _do(self, what: str, act: Callable[[Acts], ActReport], store: Path | None = None) -> None:
         """In a thread that leaving does not wait for: a run may take days, and its process goes on without us."""
 
         def run() -> None:
             try:
-                report = act(self._acts())
+                report = act(self._acts(store))
             except Exception as error:  # whatever a store or a child does is words for the person
                 report = ActReport(False, clean(f"{type(error).__name__}: {error}", limit=300))
             if self.is_running:
                 with suppress(RuntimeError):  # the window closed meanwhile
-                    self.call_from_thread(self._acted, what, report)
+                    self.call_from_thread(self._acted, what, report, store)
 
         threading.Thread(target=run, name="flowdeck-act", daemon=True).start()
 
-    def _acted(self, what: str, report: ActReport) -> None:
+    def _acted(self, what: str, report: ActReport, store: Path | None = None) -> None:
         severity: Any = "information" if report.done else "warning" if report.pending else "error"
         self.notify(clean(f"{what}: {report.headline}", limit=300), severity=severity, timeout=6, markup=False)
         self.session.inbox.refresh()
         self.session.acted += 1
         if what == "fork" and report.done and report.execution_id:
-            self._offer_resume(report.execution_id)
+            self._offer_resume(report.execution_id, store)
 
-    def _offer_resume(self, execution_id: str) -> None:
+    def _offer_resume(self, execution_id: str, store: Path | None = None) -> None:
         def answered(yes: bool | None) -> None:
             if yes:
-                self._do("resume", lambda acts: acts.resume(execution_id))
+                self._do("resume", lambda acts: acts.resume(execution_id), store)
 
         lines = [execution_id, "Nobody runs it yet. Take it up in a process of its own, or leave it to a worker."]
         self.push_screen(ConfirmDialog("Resume the fork now?", lines, "Resume", "Later"), answered)

@@ -16,7 +16,7 @@ from textual.widgets import Button, Input, Static
 
 from flowdeck_devtools.core.text import cells, clean, fit
 from flowdeck_devtools.filter import FIELDS
-from flowdeck_devtools.tui.actions import ACTIONS, key_label, scopes_in_order
+from flowdeck_devtools.tui.actions import ACTIONS, key_label, keys_of, scopes_in_order
 from flowdeck_devtools.tui.theme import Look
 from flowdeck_devtools.tui.widgets.lineview import LineView
 
@@ -190,7 +190,7 @@ _PLACES = {
 
 def _help_rows(place: str) -> list[_HelpRow]:
     rows = [
-        _HelpRow(_PLACES.get(scope, scope), key_label(action.keys, every=True), action.label, action.help)
+        _HelpRow(_PLACES.get(scope, scope), key_label(keys_of(action), every=True), action.label, action.help)
         for scope in scopes_in_order(place)
         for action in ACTIONS
         if action.scope == scope

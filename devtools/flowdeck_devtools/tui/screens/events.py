@@ -17,6 +17,7 @@ from flowdeck_devtools.core.wire import head
 from flowdeck_devtools.filter import LinePredicate, compile_line
 from flowdeck_devtools.filter.complete import LINES_LOOKED_AT, counted_lines
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
+from flowdeck_devtools.tui.screens.views import ViewsMixin
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.filterbar import FilterBar
 from flowdeck_devtools.tui.widgets.jsonview import JsonView
@@ -26,7 +27,7 @@ from flowdeck_devtools.tui.widgets.tail import Tail
 __all__ = ["EventsScreen"]
 
 
-class EventsScreen(DeckScreen):
+class EventsScreen(ViewsMixin, DeckScreen):
     """The tail."""
 
     place: ClassVar[str] = "events"
@@ -212,7 +213,7 @@ class EventsScreen(DeckScreen):
 
     def copy_choices(self) -> list[tuple[str, str]]:
         line = self.tail.current_line()
-        return copy_event(line) if line is not None else []
+        return copy_event(line, self.session.store_of(self.subject())) if line is not None else []
 
     def zone_changed(self) -> None:
         self.tail.forget_rows()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -16,6 +16,7 @@ from flowdeck_devtools.core.flowgraph import definition_of
 from flowdeck_devtools.core.links import links_of
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.opened import OpenedRun
+from flowdeck_devtools.core.opening import Link, open_link
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.text import clean, clock_time, count, duration, short_id
@@ -30,6 +31,7 @@ from flowdeck_devtools.core.views import (
     why_page,
 )
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
+from flowdeck_devtools.tui.screens.viewing import ViewDialog
 from flowdeck_devtools.tui.theme import STATUS_ROLES
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.lineview import LineView
@@ -126,7 +128,7 @@ class ExecutionScreen(DeckScreen):
             (clean(name), "strong"),
             (f" {short_id(clean(trace.root.key))}  ", "dim"),
             (f"{glyph(status)} {status}", STATUS_ROLES.get(status, "dim")),
-            (f"  {duration(trace.root.duration_us(now))}  ", "text"),
+            (f"  {duration(trace.root.duration_us(trace.lost_us or now))}  ", "text"),
             (f"{count(trace.events)} events", "dim"),
         ]
         waiting = trace.root.below["waiting"]
@@ -180,7 +182,11 @@ class ExecutionScreen(DeckScreen):
         if view == "event":
             return
         row = self.session.run(trace.root.key)
-        execution, line, store = row.execution_id if row else None, self.events.current_line(), self.session.store
+        execution, line, store = (
+            row.execution_id if row else None,
+            self.events.current_line(),
+            self.session.store_of(row),
+        )
         clock, history, live = self.session.clock, self.session.history, self.session.live
 
         def make() -> Page:
@@ -220,10 +226,21 @@ class ExecutionScreen(DeckScreen):
 
     @on(LineView.Activated, "#payload")
     def _page_activated(self) -> None:
-        """A line of why or of the graph leads to its step."""
-        target = self.viewer.target
+        """A line of why or of the graph leads to its step; one of the links opens what it names."""
+        target, link = self.viewer.target, self.viewer.link
         if target is not None:
             self.waterfall.select(target)
+        elif link is not None:
+            row = self.subject()
+            self._open_link(row.execution_id if row is not None else None, link)
+
+    @work(thread=True, name="open-link", group="link", exclusive=True, exit_on_error=False)
+    def _open_link(self, execution_id: str | None, link: Link) -> None:
+        try:
+            sections = open_link(self.session.store_of(self.subject()), execution_id, link)
+        except Exception as error:  # whatever a store or a workspace says: words, not a crash
+            sections = [(f"cannot be opened: {clean(str(error), limit=400)}", None, "failed")]
+        self.app.call_from_thread(self.app.push_screen, ViewDialog(link[0], sections))
 
     def action_critical(self) -> None:
         on = self.waterfall.toggle_critical()
@@ -310,8 +327,8 @@ class ExecutionScreen(DeckScreen):
         line = self.events.current_line()
         row = self.session.run(self._run.trace.root.key) if self._run is not None else None
         return [
-            *(copy_event(line) if line is not None else []),
-            *(copy_run(row, self.session.store) if row is not None else []),
+            *(copy_event(line, self.session.store_of(row)) if line is not None else []),
+            *(copy_run(row, self.session.store_of(row)) if row is not None else []),
         ]
 
     def zone_changed(self) -> None:

@@ -19,6 +19,7 @@ from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.text import clean, clock_time, count, day_time, short_id
 from flowdeck_devtools.filter import compile_fields
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
+from flowdeck_devtools.tui.screens.views import ViewsMixin
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.filterbar import FilterBar
 from flowdeck_devtools.tui.widgets.jsonview import JsonView
@@ -43,7 +44,7 @@ SLOW_FACTOR = 20
 _ROLES = {"applied": "ok", "pending": "waiting", "early": "waiting", "duplicate": "dim"}
 
 
-class LedgerScreen(DeckScreen):
+class LedgerScreen(ViewsMixin, DeckScreen):
     """Acts on the left of time, what was sent below."""
 
     place: ClassVar[str] = "ledger"

@@ -19,8 +19,8 @@ from flowdeck_devtools.core.text import clean, count, day_time, duration, short_
 from flowdeck_devtools.filter import compile_fields
 from flowdeck_devtools.filter.complete import counted_fields
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
-from flowdeck_devtools.tui.screens.comparison import ComparisonDialog
 from flowdeck_devtools.tui.screens.dialogs import PickDialog
+from flowdeck_devtools.tui.screens.views import ViewsMixin
 from flowdeck_devtools.tui.theme import STATUS_ROLES
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.filterbar import FilterBar
@@ -44,11 +44,13 @@ COLUMNS = (
 COUNT_US = 250_000
 """How long counts that only grow may stay as they are."""
 MIN_PREVIEW_HEIGHT = 30
+READ_ON_ROWS = 100
+"""Rows left below the cursor when older runs are asked for."""
 PREVIEW_AFTER_TICKS = 2
 """Ticks the cursor must rest on a run before its shape is read for the preview."""
 
 
-class RunsScreen(DeckScreen):
+class RunsScreen(ViewsMixin, DeckScreen):
     """The list of runs."""
 
     place: ClassVar[str] = "runs"
@@ -61,6 +63,9 @@ class RunsScreen(DeckScreen):
         self._fast: tuple[object, ...] = ()
         self._counted = (-1, -1)
         self._counted_at = 0
+        self._shown_times: list[object] = []
+        self._looked = ""
+        """The filter for which the past was asked last."""
         self._open = False
         self._filters = 0
         self._rested = 0
@@ -69,12 +74,16 @@ class RunsScreen(DeckScreen):
         """Runs to compare."""
 
     def body(self) -> ComposeResult:
-        self._place = place_label(self.session.store)
+        stores = self.session.stores
+        self._place = ", ".join(place_label(store) for store in stores)
+        columns = (
+            COLUMNS if len(stores) == 1 else (COLUMNS[0], Column("store", "STORE", 10, most=18, flex=1), *COLUMNS[1:])
+        )
         self.headline = HeadLine(id="headline")
         self.bar = FilterBar("status:failed flow:audit* -task:nightly …", id="filter")
-        self.table = VirtualTable[RunRow](COLUMNS, self._cell, lambda row: row.run_id, id="runs")
+        self.table = VirtualTable[RunRow](columns, self._cell, lambda row: row.run_id, id="runs")
         self.preview = Waterfall(self.session.clock, id="preview", preview=True)
-        self.bar.counts = lambda: counted_fields(row.fields() for row in self.session.live.index.newest())
+        self.bar.counts = lambda: counted_fields(row.fields() for row in self.session.runs())
         yield self.headline
         yield self.bar
         with Vertical(id="runs-pane", classes="pane"):
@@ -95,24 +104,48 @@ class RunsScreen(DeckScreen):
         counted = (index.version, now // (1_000_000 if self._open else 5_000_000))
         live = self.session.live
         pause = COUNT_US * 2 if live.flooding else COUNT_US
-        fast = (index.structure, self._filters, live.missing, live.problem, live.caught_up.is_set())
+        older = self.session.older_version
+        fast = (index.structure, older, self._filters, live.missing, live.problem, live.caught_up.is_set())
+        if fast == self._fast and counted[0] == self._counted[0] and self._times(now) == self._shown_times:
+            self._counted = counted  # time went on, but nothing that is shown is another
         if fast != self._fast or (counted != self._counted and now - self._counted_at >= pause):
             self._fast, self._counted, self._counted_at = fast, counted, now
             self._show_rows()
             self._preview(grown=True)
         else:
             self._preview(grown=False)
+        self._look_back()
+
+    def _times(self, now: int) -> list[object]:
+        """What of the visible rows moves on with time alone."""
+        table = self.table
+        rows = table.rows[table.offset_row : table.offset_row + table.page]
+        return [(duration(row.duration_us(now)), row.activity.last_minute(now)) for row in rows if row.is_open]
+
+    def _look_back(self) -> None:
+        """Read on in the past when the cursor comes near the end, or a filter has to look there."""
+        table = self.table
+        if table.cursor + READ_ON_ROWS < len(table.rows) and self._looked == self.bar.filter_text:
+            return
+        oldest = table.rows[-1].started_us if table.rows and self._looked == self.bar.filter_text else None
+        if self.session.want_older(self.bar.filter_text, oldest):
+            self._looked = self.bar.filter_text
 
     def _show_rows(self) -> None:
-        rows = self.session.live.index.newest()
+        rows = self.session.runs()
         passes, now = self._passes, self.session.clock.now_us()
         shown = rows if passes is None else [row for row in rows if passes(row.fields(now))]
         table = self.table
         table.empty = self._empty_text(len(rows))
         table.show(shown)
-        self.bar.note(f"{count(len(shown))} of {count(len(rows))}" if passes else f"{count(len(rows))} runs")
+        self.bar.note(
+            f"{count(len(shown))} of {count(len(rows))}"
+            if passes
+            else f"{count(len(rows))} run{'' if len(rows) == 1 else 's'}"
+        )
         self._open = any(row.is_open for row in rows)
         self._headline(rows)
+        self._shown_times = self._times(now)
 
     def _headline(self, rows: list[RunRow]) -> None:
         counts = Counter(row.status for row in rows)
@@ -161,6 +194,9 @@ class RunsScreen(DeckScreen):
             case "flow":
                 mark = "◆ " if row.run_id in self._marked else ""
                 return mark + clean(row.name or row.kind or "run"), "strong" if row.is_open else "text"
+            case "store":
+                store = self.session.store_of(row)
+                return clean(store.parent.name if store.name == ".flowdeck" else store.name), "violet"
             case "run":
                 return short_id(clean(row.run_id)), "dim"
             case "started":
@@ -246,6 +282,8 @@ class RunsScreen(DeckScreen):
         if len(chosen) < 2:
             self.notify("mark two runs with space, then d compares them", timeout=3)
             return
+        from flowdeck_devtools.tui.screens.comparison import ComparisonDialog
+
         self.app.push_screen(ComparisonDialog(chosen[0], chosen[1]))
 
     @work(thread=True, name="error-groups", group="errors", exclusive=True, exit_on_error=False)
@@ -293,7 +331,7 @@ class RunsScreen(DeckScreen):
 
     def copy_choices(self) -> list[tuple[str, str]]:
         row = self.table.current
-        return copy_run(row, self.session.store) if row is not None else []
+        return copy_run(row, self.session.store_of(row)) if row is not None else []
 
     def zone_changed(self) -> None:
         self._fast = ()

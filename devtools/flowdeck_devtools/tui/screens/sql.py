@@ -15,7 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
 from flowdeck_devtools.core.asking import Answer, Question
-from flowdeck_devtools.core.facts import store_option
+from flowdeck_devtools.core.facts import python_query, store_option
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.sqlbook import EXAMPLES, QueryHistory, cell_text, export, plain, plot_columns
 from flowdeck_devtools.core.text import clean, count
@@ -102,7 +102,8 @@ class SqlScreen(DeckScreen):
             left.append((f"  ✗ {answer.problem}", "failed"))
         elif answer is not None:
             more = f"+ (the first {count(len(answer.rows))} are shown)" if answer.cut else ""
-            left.append((f"  {count(len(answer.rows))}{more} rows  {answer.seconds:.3f} s", "ok"))
+            rows = f"{count(len(answer.rows))}{more} row{'' if len(answer.rows) == 1 else 's'}"
+            left.append((f"  {rows}  {answer.seconds:.3f} s", "ok"))
         self.headline.show(left, [(f"at most {count(question.limit)} rows ", "faint")])
 
     def _take(self, answer: Answer) -> None:
@@ -271,7 +272,7 @@ class SqlScreen(DeckScreen):
         choices = [
             ("query", query),
             ("command", f"flowdeck sql {shlex.quote(query)}{store}"),
-            ("Python", _python(query, str(self.session.store))),
+            ("Python", python_query(query, self.session.store)),
         ]
         record = self._record()
         if record is not None:
@@ -288,9 +289,3 @@ def _opened(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _python(query: str, store: str) -> str:
-    return (
-        f'from flowdeck_sinks.store import query\n\nfor row in query({store!r}, """\n{query}\n"""):\n    print(row)\n'
-    )

@@ -10,7 +10,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from flowdeck_devtools.core.text import cells, count, fit, sparkline
-from flowdeck_devtools.tui.actions import MODES, Action, footer_actions, key_label
+from flowdeck_devtools.tui.actions import MODES, Action, footer_actions, key_label, keys_of
 from flowdeck_devtools.tui.theme import Look
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class TopBar(_Bar):
             dropped = f"▲ {count(live.dropped)} dropped" if detail else f"▲{count(live.dropped)}"
             parts.append(Segment(dropped, look["failed"]))
         text, role = connection_state(live.problem, live.missing, live.stale_for(), live.writers_alive)
+        if live.words is not None and role in ("ok", "dim"):
+            text, role = f"▸ {live.words()}", "running"
         if role == "ok":
             rate = live.rate.per_second
             text += f" {count(round(rate))} ev/s"
@@ -120,7 +122,7 @@ class FooterBar(_Bar):
         self._spots = []
         room, at = self.size.width - 1, 1
         for action in self._actions():
-            key, label = key_label(action.keys), f" {action.label}  "
+            key, label = key_label(keys_of(action)), f" {action.label}  "
             wide = cells(key) + cells(label)
             if wide > room:
                 continue
@@ -131,13 +133,22 @@ class FooterBar(_Bar):
         return self._line(segments, look)
 
     def _actions(self) -> list[Action]:
-        screen = self.screen
-        place = self.deck.current_place
-        return [
+        """The most useful ones that fit, but always the help: it has the others."""
+        screen, place, room = self.screen, self.deck.current_place, self.size.width - 1
+        usable = [
             action
             for action in footer_actions(place)
             if screen.check_action(action.command.partition("(")[0], ()) is not False
         ]
+        helps = [action for action in usable if action.id == "help"]
+        room -= sum(cells(f"{key_label(keys_of(action))} {action.label}  ") for action in helps)
+        shown: list[Action] = []
+        for action in usable:
+            wide = cells(f"{key_label(keys_of(action))} {action.label}  ")
+            if action not in helps and wide <= room:
+                shown.append(action)
+                room -= wide
+        return [*shown, *helps]
 
 
 class HeadLine(_Bar):

@@ -37,6 +37,13 @@ class FilterBar(Horizontal):
         def control(self) -> FilterBar:
             return self.bar
 
+    class Save(Message):
+        """This filter should be kept under a name."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
     class Left(Message):
         """Editing ended: the list should have the focus again."""
 
@@ -155,6 +162,13 @@ class FilterBar(Horizontal):
             event.stop()
             event.prevent_default()
             self._take_offer()
+            return
+        if event.key == "ctrl+s" and self._input.has_focus:
+            event.stop()
+            event.prevent_default()
+            self._apply(self._input.value)
+            if self.error is None:
+                self.post_message(self.Save(self.filter_text))
             return
         if event.key in ("escape", "down") and self._input.has_focus:
             event.stop()

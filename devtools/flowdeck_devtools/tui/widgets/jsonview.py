@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from rich.segment import Segment
@@ -66,7 +67,8 @@ class JsonView(LineView):
         lines: list[JsonLine] = []
         for heading, value, role in self._sections:
             if value is None:
-                lines.append(JsonLine(-1, role, heading, "note"))
+                texts = wrap(heading, width) if self._fit_content and len(heading) > width else [heading]
+                lines += [JsonLine(-1, role, text, "note") for text in texts]
                 continue
             if heading:
                 if lines:

@@ -10,9 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from rich.segment import Segment
+
+from flowdeck_devtools.core.drawing import Drawing
+from flowdeck_devtools.core.opening import Link
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.text import clean
 from flowdeck_devtools.core.views import VIEWS, Page
+from flowdeck_devtools.tui.theme import Look
 from flowdeck_devtools.tui.widgets.jsonview import JsonView
 
 __all__ = ["PageView"]
@@ -28,6 +33,8 @@ class PageView(JsonView):
         super().__init__(id=id)
         self.view = "event"
         self._page = Page()
+        self._drawn_picture: tuple[tuple[int, int], Drawing] = ((0, 0), Drawing())
+        self._clicked: tuple[int, str | None] = (-1, None)
         self._made_for: object = None
         self._made_at = 0.0
         self._cost = 0.0
@@ -69,7 +76,49 @@ class PageView(JsonView):
         self._ready = (view, state, page)
         self._busy = False
 
+    # -- the picture above the lines ----------------------------------------------------------------------------
+
+    def _picture(self) -> Drawing:
+        """The page's picture at this width; empty where there is none."""
+        width = max(20, self.size.width - 2)
+        known, drawing = self._drawn_picture
+        if known != (id(self._page), width):
+            make = self._page.picture if self.view != "event" else None
+            drawing = (make(width) if make is not None else None) or Drawing()
+            self._drawn_picture = ((id(self._page), width), drawing)
+        return drawing
+
+    def count(self) -> int:
+        return len(self._picture().lines) + super().count()
+
+    def draw(self, index: int, width: int, look: Look) -> list[Segment]:
+        lines = self._picture().lines
+        if index >= len(lines):
+            return super().draw(index - len(lines), width, look)
+        return [
+            Segment(" ", look["text"]),
+            *(Segment(text, look.get(role, look["text"])) for text, role in lines[index]),
+        ]
+
+    def clicked_row(self, index: int, x: int) -> None:
+        spots = self._picture().spots.get(index, ())
+        self._clicked = (index, next((key for low, high, key in spots if low <= x - 1 < high), None))
+
     @property
     def target(self) -> SpanNode | None:
         """The step the line under the cursor speaks of."""
-        return self._page.targets.get(self.cursor) if self.view != "event" else None
+        if self.view == "event":
+            return None
+        drawing = self._picture()
+        if self.cursor < len(drawing.lines):
+            spots = drawing.spots.get(self.cursor, [])
+            row, key = self._clicked
+            if row != self.cursor or key is None:
+                key = spots[0][2] if spots else None
+            return self._page.pictured.get(key or "")
+        return self._page.targets.get(self.cursor - len(drawing.lines))
+
+    @property
+    def link(self) -> Link | None:
+        """What the line under the cursor opens."""
+        return self._page.links.get(self.cursor - len(self._picture().lines)) if self.view != "event" else None

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 
 from flowdeck_devtools.core.bars import Piece, TimeScale, draw, ticks
-from flowdeck_devtools.core.critical import critical_path
+from flowdeck_devtools.core.critical import PathSearch
 from flowdeck_devtools.core.outline import Outline, OutlineRow
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.stretches import stretches
-from flowdeck_devtools.core.text import cells, clean, duration, fit
+from flowdeck_devtools.core.text import cells, clean, count, duration, fit
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.tui.theme import STATUS_ROLES, Look, reversed_style
 from flowdeck_devtools.tui.widgets.lineview import LineView
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Waterfall"]
 
 DURATION_CELLS = 7
+PATH_SECONDS = 2.0
+"""Between two searches for the critical path of a run that goes on."""
 
 
 class Waterfall(LineView):
@@ -39,9 +41,10 @@ class Waterfall(LineView):
         self.following = False
         self._zoom: tuple[int, int] | None = None
         self._at_key: str | None = None
-        self._drawn = (-1, 0)
-        self._critical: set[int] | None = None
-        self._critical_for = (-1, 0.0, 0.0)
+        self._drawn: tuple[object, ...] = ()
+        self._path: PathSearch | None = None
+        self._path_for = (-1, 0.0)
+        self._searched = False
         self.can_focus = not preview
         self.show_cursor = not preview
 
@@ -64,7 +67,7 @@ class Waterfall(LineView):
         self.outline = kept
         self._zoom, self._at_key = None, None
         self.cursor = self.offset_row = 0
-        self._drawn = (-1, 0)
+        self._drawn = ()
         self.tick()
 
     def tick(self) -> bool:
@@ -77,9 +80,11 @@ class Waterfall(LineView):
             self._restore()
         if self.following:
             self._follow(outline)
+        searching = self._look_for_path() or self._searched
+        self._searched = self._path is not None and self._path.busy
         beat = self._clock.now_us() // 500_000 if outline.trace.is_open else 0
-        state = (outline.trace.version, beat)
-        if state != self._drawn or changed:
+        state = (outline.trace.version, beat, outline.trace.lost_us)
+        if state != self._drawn or changed or searching:
             self._drawn = state
             self.repaint()
             return True
@@ -185,7 +190,7 @@ class Waterfall(LineView):
             node = self.current
             around = scale.start_us + (scale.end_us - scale.start_us) // 2
             if node is not None and node.started_us is not None:
-                around = node.started_us + (node.duration_us(self._clock.now_us()) or 0) // 2
+                around = node.started_us + (node.duration_us(self._now()) or 0) // 2
             whole = self._whole()
             zoomed = scale.zoomed(factor, around)
             self._zoom = (zoomed.start_us, zoomed.end_us)
@@ -195,21 +200,38 @@ class Waterfall(LineView):
 
     def toggle_critical(self) -> bool:
         """Let the critical path stand out, or not any more. True when it does now."""
-        self._critical = set() if self._critical is None else None
-        self._critical_for = (-1, 0.0, 0.0)
+        self._path = None if self._path is not None or self.outline is None else PathSearch(self.outline.trace)
+        self._path_for = (-1, 0.0)
+        self._look_for_path()
         self.repaint()
-        return self._critical is not None
+        return self._path is not None
+
+    def _look_for_path(self) -> bool:
+        """Keep the critical path up to date, in a thread. True while it is looked for, or just found."""
+        if self._path is None or self.outline is None:
+            return False
+        if self._path.trace is not self.outline.trace:
+            self._path, self._path_for = PathSearch(self.outline.trace), (-1, 0.0)
+        path, now = self._path, time.monotonic()
+        version, at = self._path_for
+        if path.busy:
+            return True
+        if version == path.trace.version or now - at < PATH_SECONDS:
+            return False
+        # The repaint of the next tick shows what a search that ended meanwhile has found.
+        self._path_for = (path.trace.version, now)
+        path.begin(self._now())
+        return True
 
     def _on_path(self) -> set[int] | None:
-        """The nodes of the critical path; found anew when the run changed, the dearer the more rarely."""
-        if self._critical is None or self.outline is None:
-            return None
-        version, at, cost = self._critical_for
-        now, trace = time.monotonic(), self.outline.trace
-        if version != trace.version and now - at >= cost * 20:
-            self._critical = {id(share.node) for share in critical_path(trace, self._clock.now_us())}
-            self._critical_for = (trace.version, now, time.monotonic() - now)
-        return self._critical
+        """The nodes of the critical path, once it was found."""
+        path = self._path
+        return path.nodes if path is not None and path.found else None
+
+    def _now(self) -> int:
+        """The time bars grow to: that of the clock, or of a lost run's last sign of life."""
+        lost = self.outline.trace.lost_us if self.outline is not None else None
+        return lost if lost is not None else self._clock.now_us()
 
     @property
     def zoomed(self) -> bool:
@@ -221,7 +243,7 @@ class Waterfall(LineView):
         start = trace.started_us or 0
         end = trace.ended_us
         if end is None:
-            end = self._clock.now_us()
+            end = self._now()
         return start, max(end, start + 1_000)
 
     def _scale(self, width: int) -> TimeScale | None:
@@ -241,6 +263,8 @@ class Waterfall(LineView):
     def draw_header(self, line: int, width: int, look: Look) -> list[Segment]:
         name, bars = self._split(width)
         title = " STEP" if self._zoom is None else " STEP  (zoomed, 0 fits)"
+        if self._path is not None and not self._path.found:
+            title = f" STEP  (path: {count(self._path.looked)} of {count(len(self._path.trace.nodes))} …)"
         segments = [Segment(fit(title, name + 1), look["title"])]
         scale = self._scale(bars) if bars else None
         axis = [" "] * bars
@@ -262,7 +286,7 @@ class Waterfall(LineView):
         row = self.outline.rows[index]
         node = row.node
         name, bars = self._split(width)
-        status = node.status
+        status = self.outline.trace.shown_status(node)
         segments = self._label(row, status, name, look)
         if bars:
             scale = self._scale(bars)
@@ -270,10 +294,10 @@ class Waterfall(LineView):
                 segments.append(Segment(" " * bars, look["text"]))
             else:
                 segments.extend(self._bar(node, scale, status, look))
-        lasted = duration(node.duration_us(self._clock.now_us()))
-        if node.is_open and node.started_us is not None:
+        lasted = duration(node.duration_us(self._now()))
+        if node.is_open and node.started_us is not None and status != "lost":
             lasted += "…"
-        role = "dim" if status not in ("failed", "waiting", "running") else STATUS_ROLES[status]
+        role = "dim" if status not in ("failed", "waiting", "running", "lost") else STATUS_ROLES[status]
         segments.append(Segment(fit(lasted, DURATION_CELLS + 1, align="right"), look[role]))
         return segments
 
@@ -323,7 +347,7 @@ class Waterfall(LineView):
         return words
 
     def _bar(self, node: SpanNode, scale: TimeScale, status: str, look: Look) -> list[Segment]:
-        pieces = draw(scale, stretches(node, status, self._clock.now_us()))
+        pieces = draw(scale, stretches(node, status, self._now()))
         return [_segment(piece, look) for piece in pieces]
 
 

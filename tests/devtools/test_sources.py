@@ -1,0 +1,124 @@
+"""Events from files, pipes and several stores, and a finished run played once more."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+from tests.devtools.deck import QuickApp, press, running, screen_text, settled, until
+from tests.devtools.scene import START_US, Scene, busy_store
+from tests.devtools.terminal import wait_until
+
+from flowdeck.layout import Layout
+from flowdeck_devtools.core.clock import FixedClock, ReplayClock
+from flowdeck_devtools.core.live import LiveStore
+from flowdeck_devtools.core.session import Session
+from flowdeck_devtools.core.sources import Source, SourceError, open_file, open_lines, open_pipe
+from flowdeck_devtools.core.wire import head
+from flowdeck_sinks.store.maintenance import export
+
+pytestmark = pytest.mark.anyio
+
+
+def journal(scene: Scene) -> bytes:
+    return scene.layout.segment_path(scene.writer, 1).read_bytes()
+
+
+def app_on(source: Source) -> QuickApp:
+    live = LiveStore(source.store, clock=source.clock, words=lambda: source.words)
+    return QuickApp(Session(source.store, clock=source.clock, live=live, actor="ana"))
+
+
+async def test_a_file_is_shown_as_it_ended(busy: Scene, tmp_path: Path) -> None:
+    """Runs, tree and events of an exported file, times held at its last event, bad lines shown and not lost."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(journal(busy) + b"not json\n" + journal(busy).splitlines()[-1] + b"\n")
+    with open_file(path) as source:
+        folder = source.store.parent
+        app = app_on(source)
+        async with running(app) as pilot:
+            text = screen_text(app)
+            assert "▸ file" in text
+            assert "refund-agent" in text
+            await press(pilot, "j", "j", "enter")
+            await until(pilot, lambda: "upstream 504 after 3 tries" in screen_text(app), "the failed step")
+            await press(pilot, "5")
+            await until(pilot, lambda: "unreadable line" in screen_text(app), "the bad line")
+            assert source.clock.now_us() == START_US + 51_300_000
+    assert not folder.exists()
+
+
+def test_a_database_and_a_pipe_hold_the_same_lines(busy: Scene, tmp_path: Path) -> None:
+    """A table ``events`` of an export, and a pipe as it is written."""
+    target = tmp_path / "x.duckdb"
+    export(Layout.open(busy.store), target)
+    written = sum(1 for line in journal(busy).splitlines()[1:])
+    with open_file(target) as source:
+        kept = source._layout.segment_path("w0000000000000source", 1).read_bytes().splitlines()[1:]
+        assert len(kept) == written
+        assert [head(line).wseq for line in kept] == list(range(1, written + 1))
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as empty:
+        empty.execute("CREATE TABLE unrelated (a INT)")
+    with pytest.raises(SourceError, match="events"):
+        open_file(tmp_path / "other.duckdb")
+    ends = os.pipe()
+    with os.fdopen(ends[0], "rb") as reading, open_pipe(reading) as source:
+        with os.fdopen(ends[1], "wb", buffering=0) as writing:
+            writing.write(journal(busy))
+            wait_until(lambda: source._number == written, 5.0, "the lines")
+        wait_until(lambda: source.words == "pipe ended", 5.0, "the end")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none.jsonl", "does not exist"), ("empty.jsonl", "no events"), ("x.png", "kind")]
+)
+def test_what_is_no_file_of_events_is_refused_in_words(tmp_path: Path, name: str, words: str) -> None:
+    """Missing, empty, of another kind; no folder stays behind."""
+    (tmp_path / "empty.jsonl").write_bytes(b"\n")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG")
+    with pytest.raises(SourceError, match=words):
+        open_file(tmp_path / name)
+
+
+def test_a_replay_keeps_the_rhythm_and_skips_silence(scene: Scene) -> None:
+    """Ten times as fast, a pause of an hour passed over, times those of then."""
+    run = scene.execution("old", at=0.0)
+    run.step("a", "a", at=0.5, lasts=0.5)
+    run.finish(at=3_600.0)
+    lines = journal(scene).splitlines()
+    with open_lines(lines, speed=10.0) as source:
+        begun = time.monotonic()
+        assert isinstance(source.clock, ReplayClock)
+        wait_until(lambda: source._number == 6, 10.0, "all lines")
+        took = time.monotonic() - begun
+        assert took > 0.09
+        wait_until(lambda: source.clock.now_us() == START_US + 3_600_000_000, 2.0, "the clock to stand still")
+
+
+async def test_several_stores_stand_side_by_side(tmp_path: Path) -> None:
+    """Runs of both, each with its store; a question is answered, and a run acted on, where it came from."""
+    first, second = busy_store(tmp_path / "one"), Scene(tmp_path / "two", writer="w00000000other")
+    run = second.execution("elsewhere", at=52.0, run_id="r-elsewhere")
+    second.ask(run, "i1", "May we go on?", at=52.5)
+    clock = FixedClock(START_US + 54_000_000)
+    app = QuickApp(Session(first.store, clock=clock, actor="ana", also=[second.store]))
+    try:
+        async with running(app) as pilot:
+            await until(pilot, lambda: "elsewhere" in screen_text(app), "the run of the other store")
+            text = screen_text(app)
+            assert "STORE" in text
+            assert "refund-agent" in text
+            session = app.session
+            row = session.run("r-elsewhere")
+            assert session.store_of(row) == second.store
+            assert session.store_of(session.runs()[-1]) == first.store
+            await until(pilot, lambda: session.inbox.waiting == 1, "the question")
+            await press(pilot, "3")
+            await settled(pilot)
+            assert "May we go on?" in screen_text(app)
+    finally:
+        first.close()
+        second.close()
