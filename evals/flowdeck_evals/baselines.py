@@ -1,13 +1,16 @@
-"""``baselines/NAME.json`` beside the suite: what was accepted once, in git, so that a review sees what changes.
+"""``baselines/NAME.json`` beside the suites: what was accepted, in git, so that a review sees what changes.
 
-A known failure needs a reason and an end: ``{"case": …, "hash": …, "why": …, "expires": "2026-12-31"}``. It counts for
-the case as it was (equal hash) and until its day.
+One file per name and folder; in it, per suite, a list of versions. A version is never altered: ``evals baseline set``
+and ``accept`` append one, and the last one counts. A known failure needs a reason and an end, counts for the case as
+it was (equal hash) and until its day. Source: the evals reference, §3.9-3.10.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -16,9 +19,10 @@ from typing import Any, Final
 from flowdeck.errors import EvalError
 from flowdeck_evals.outcomes import CaseOutcome
 
-__all__ = ["Baseline", "baseline_path", "load_baseline", "save_baseline"]
+__all__ = ["Baseline", "append_baseline", "baseline_path", "load_baseline", "read_versions"]
 
 FORMAT: Final = 1
+_NAME: Final = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*\Z")
 
 
 @dataclass(slots=True)
@@ -29,8 +33,16 @@ class Baseline:
     suite: str
     session: str = ""
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By case id: hash, state, passed, rounds."""
+    """By case id: hash, state, passed, rounds; a negative control says so."""
     known_failures: list[dict[str, Any]] = field(default_factory=list)
+    """``{"case": …, "hash": …, "why": …, "expires": "2026-12-31"}``; without a hash, however the case changes."""
+    why: str = ""
+    author: str = ""
+    time: str = ""
+    """When it was accepted, ISO 8601."""
+    git: str = ""
+    """The commit that was checked out."""
+    version: int = 1
 
     def excuses(self, found: CaseOutcome, today: date) -> str | None:
         """Return why a failing case may fail, or ``None``."""
@@ -43,27 +55,91 @@ class Baseline:
 
 
 def baseline_path(suite_file: Path, name: str) -> Path:
-    """Return where the baseline of a suite is; several suites of one folder share names."""
-    return suite_file.parent / "baselines" / f"{suite_file.stem}.{name}.json"
+    """Return where the baseline of that name is for the suites of a folder.
+
+    Raises:
+        EvalError: it is no name.
+    """
+    if name == "none" or not _NAME.match(name):
+        raise EvalError(f"baseline {name!r}: a name is lower case with dashes, such as main")
+
+    return suite_file.parent / "baselines" / f"{name}.json"
 
 
-def load_baseline(path: Path) -> Baseline | None:
-    """Read a baseline; ``None`` when there is none.
+def load_baseline(path: Path, suite: str) -> Baseline | None:
+    """Return the last version of a suite; ``None`` when there is none.
 
     Raises:
         EvalError: the file is not a baseline, is newer, or has a known failure without reason or end.
     """
+    versions = read_versions(path).get(suite)
+    return versions[-1] if versions else None
+
+
+def read_versions(path: Path) -> dict[str, list[Baseline]]:
+    """Return all versions by suite, the oldest first; nothing when there is no file.
+
+    Raises:
+        EvalError: see :func:`load_baseline`.
+    """
+    body = _read(path)
+    out: dict[str, list[Baseline]] = {}
+    for suite, versions in body["suites"].items():
+        if not isinstance(versions, list) or not all(isinstance(one, dict) for one in versions):
+            raise EvalError(f"{path}: suite {suite!r} must have a list of versions")
+
+        out[suite] = [_baseline(path, str(body.get("name", "")), suite, one) for one in versions]
+
+    return out
+
+
+def append_baseline(path: Path, baseline: Baseline) -> Baseline:
+    """Add a version, whole or not at all, and return it with its number. What was there stays as it is.
+
+    Raises:
+        EvalError: the file is not a baseline, or cannot be written.
+    """
+    body = _read(path)
+    body["name"] = baseline.name
+    versions = body["suites"].setdefault(baseline.suite, [])
+    baseline.version = len(versions) + 1
+    versions.append(
+        {
+            key: getattr(baseline, key)
+            for key in ("version", "time", "author", "why", "git", "session", "known_failures", "cases")
+        }
+    )
+    text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise EvalError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+    return baseline
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        return {"format": FORMAT, "name": "", "suites": {}}
     except (OSError, ValueError) as error:
         raise EvalError(f"{path}: {error}") from None
 
-    if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise EvalError(f"{path}: not a baseline of format {FORMAT}")
+    if not isinstance(body, dict) or body.get("format") != FORMAT or not isinstance(body.get("suites"), dict):
+        raise EvalError(f"{path}: not a baseline of format {FORMAT}; `evals baseline set` writes one")
 
-    for known in body.get("known_failures", []):
+    return body
+
+
+def _baseline(path: Path, name: str, suite: str, body: Mapping[str, Any]) -> Baseline:
+    known_failures = body.get("known_failures", [])
+    for known in known_failures:
         try:
             date.fromisoformat(known["expires"])
             if not (known["case"] and known["why"]):
@@ -71,26 +147,6 @@ def load_baseline(path: Path) -> Baseline | None:
         except (KeyError, TypeError, ValueError):
             raise EvalError(f"{path}: a known failure needs case, why and expires (YYYY-MM-DD): {known}") from None
 
-    return Baseline(
-        str(body.get("name", "")),
-        str(body.get("suite", "")),
-        str(body.get("session", "")),
-        body.get("cases", {}),
-        body.get("known_failures", []),
-    )
-
-
-def save_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline, whole or not at all."""
-    body = {
-        "format": FORMAT,
-        "name": baseline.name,
-        "suite": baseline.suite,
-        "session": baseline.session,
-        "cases": baseline.cases,
-        "known_failures": baseline.known_failures,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-    part.replace(path)
+    texts = {key: str(body.get(key, "")) for key in ("session", "why", "author", "time", "git")}
+    number = body.get("version", 1)
+    return Baseline(name, suite, cases=body.get("cases", {}), known_failures=known_failures, version=number, **texts)

@@ -14,6 +14,7 @@ from inspect import isawaitable
 from itertools import islice
 from typing import Any, TypeVar
 
+from flowdeck.errors import EvalError
 from flowdeck.events.catalogue import CATALOGUE
 from flowdeck.execution.json_schema import check as check_schema
 from flowdeck_evals.budgets import check_budget
@@ -101,9 +102,17 @@ def compile_checks(case: Case[Any, Any], further: tuple[Callable[..., Any], ...]
     Raises:
         EvalError: a custom check cannot be found, or a pattern is no regular expression.
     """
+    try:
+        return _compiled(case, further)
+    except re.error as problem:
+        raise EvalError(f"case {case.id!r}: {problem.pattern!r} is no regular expression: {problem}") from None
+
+
+def _compiled(case: Case[Any, Any], further: tuple[Callable[..., Any], ...]) -> Checks:
     expect = case.expect
     parts: list[_Expectation] = []
     if "error" in expect:
+        re.compile(expect["error"].get("message", ""))
         parts.append(partial(_error, expect["error"]))
 
     if "output" in expect:

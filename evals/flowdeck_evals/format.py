@@ -21,6 +21,7 @@ from flowdeck_evals.shapes import (
     Named,
     Number,
     Record,
+    Regex,
     Report,
     Shape,
     Text,
@@ -52,7 +53,7 @@ def is_comparison(value: Any) -> bool:
 
 COMPARED: Final = Either(
     [
-        (is_comparison, Record({name: Anything() for name in COMPARATORS})),
+        (is_comparison, Record({name: Regex() if name == "regex" else Anything() for name in COMPARATORS})),
         (_always, Anything()),
     ],
     "A literal, or comparators such as {le: 100}.",
@@ -125,7 +126,7 @@ OUTPUT: Final = Record(
         "tolerance": TOLERANCE,
         "where": WHERE,
         "regex": Either(
-            [(_is_text, Text()), (_is_mapping, Named(Text()))],
+            [(_is_text, Regex()), (_is_mapping, Named(Regex()))],
             "Searched in the output, which must be text; or per dotted path.",
             "a pattern, or a mapping of paths to patterns",
         ),
@@ -153,7 +154,7 @@ EXPECT: Final = Record(
         ),
         "path": _Path(),
         "budget": BUDGET,
-        "error": Record({"type": Text(), "message": Text("A regular expression searched in the message.")}),
+        "error": Record({"type": Text(), "message": Regex("A regular expression searched in the message.")}),
         "checks": Items(Text(pattern=r"[\w.]+:[\w.]+", example="module:function"), single=True),
     },
     about="What must hold of every round.",
@@ -182,11 +183,27 @@ AT: Final = Either(
     ],
     words="a pattern, or a mapping with event",
 )
+_DONE: Final[dict[str, Shape]] = {
+    "cancel": Text("Ends the run; the reason."),
+    "signal": Either(
+        [(_is_text, Text()), (_is_mapping, Record({"event": Text(), "value": Anything()}, ["event"]))],
+        "Emits a signal into the run.",
+        "its name, or a mapping with event",
+    ),
+    "set": Record({"path": Text(), "value": Anything()}, ["path"], "Sets state."),
+    "intervene": Anything("An intervention of the runtime: {payload:, target:}."),
+    "fail_call": Text("What the call that begins raises: 'TimeoutError: too slow'."),
+    "replace_output": Anything("What the call that begins gives."),
+    "restart_from": Text("A place: what came before is played again, from there on the run goes on anew."),
+}
 INTERVENE: Final = Record(
     {
         "at": AT,
         "do": Either(
-            [(_is_text, Choice(("pause", "resume", "cancel"))), (_is_mapping, Named(Anything()))],
+            [
+                (_is_text, Choice(("pause", "resume", "cancel"))),
+                (_is_mapping, Record(_DONE, one_of=list(_DONE))),
+            ],
             words="pause, resume, cancel, or a mapping such as {set: {path:, value:}}",
         ),
         "hold": Choice(("scope", "run")),

@@ -148,7 +148,7 @@ def _completeness(cases: Sequence[CaseOutcome], gate: Gate, name: str, many: boo
     for rule, states, most, words in (
         ("harness_error", ("harness_error",), gate.harness_error, "could not be run"),
         ("unscored", ("unscored",), gate.unscored, "could not be scored"),
-        ("missing", ("missing",), 0, "did not run"),
+        ("missing", ("missing",), 0, "did not run as often as they must"),
     ):
         found = [one for one in cases if one.state in states]
         if len(found) > most:

@@ -8,7 +8,7 @@ for a stored journal line. Source: the evals reference, §3.6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 if TYPE_CHECKING:
     from flowdeck.events.record import EventRecord
 
-__all__ = ["KINDS", "Happening"]
+__all__ = ["KINDS", "Happening", "paused_us"]
 
 KINDS: Final[dict[str, str]] = {
     "triggerflow.execution_started": "run.start",
@@ -65,6 +65,8 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
     run_id: str | None = None
     error: Mapping[str, Any] | None = None
     duration_us: int | None = None
+    virtual_us: int | None = None
+    """The same on the round's own clock, when that is virtual."""
 
     @classmethod
     def of_record(cls, record: EventRecord) -> Happening:
@@ -87,7 +89,7 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
         )
 
     @classmethod
-    def of_line(cls, line: Mapping[str, Any]) -> Happening:
+    def of_line(cls, line: Mapping[str, Any], virtual_us: int | None = None) -> Happening:
         """Return a stored event: a journal line, or a row of the view ``events`` as JSON."""
         payload = line.get("payload")
         given = payload if isinstance(payload, Mapping) else _NOTHING if payload is None else {"value": payload}
@@ -106,6 +108,7 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
             run.get("run_id"),
             line.get("error"),
             meta.get("duration_us"),
+            virtual_us,
         )
 
     def field(self, path: str) -> Any:
@@ -126,6 +129,18 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.kind, self.subject, f"at {self.scope}" if self.scope else "")))
+
+
+def paused_us(events: Iterable[Happening]) -> int:
+    """Return how long a run waited for people, from its events in order."""
+    total, since = 0, None
+    for event in events:
+        if event.kind == "run.paused":
+            since = event.time_us
+        elif since is not None and event.kind in ("run.resumed", "run.end"):
+            total, since = total + event.time_us - since, None
+
+    return total
 
 
 def _subject(name: str, payload: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowdeck_evals.happenings import Happening
+from flowdeck_evals.happenings import Happening, paused_us
 from flowdeck_evals.rounds import Evidence
 from flowdeck_evals.steps import Track
 from flowdeck_evals.tapes import Tape
@@ -32,6 +32,7 @@ def evidence_of(tape: Tape) -> Evidence:
             error = line.get("error") or {}
 
     times = [event.time_us for event in events]
+    wall_us = max(times) - min(times) if times else 0
     return Evidence(
         output=output,
         snapshot=output if isinstance(output, Mapping) else None,
@@ -40,7 +41,8 @@ def evidence_of(tape: Tape) -> Evidence:
         events=events,
         run_id=root.get("run_id"),
         execution_id=root.get("execution_id"),
-        wall_us=max(times) - min(times) if times else 0,
+        wall_us=wall_us,
+        work_us=max(0, wall_us - paused_us([event for _, event in of_root])),
     )
 
 

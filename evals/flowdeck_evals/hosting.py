@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from inspect import isawaitable, iscoroutinefunction
+from itertools import repeat
 from typing import Any, Final, overload
 
 import msgspec
@@ -22,9 +23,9 @@ from flowdeck.events.center import EventCenter
 from flowdeck.events.lineage import current_run, run_context
 from flowdeck.events.record import EventRecord
 from flowdeck.events.sink import Sink
-from flowdeck.execution.ports import Ports, SystemClock
+from flowdeck.execution.ports import Clock, Ports, SystemClock
 from flowdeck.execution.services import Services
-from flowdeck_evals.happenings import Happening
+from flowdeck_evals.happenings import Happening, paused_us
 from flowdeck_evals.plans import RoundPlan
 from flowdeck_evals.rounds import Evidence
 from flowdeck_evals.targets import is_flow
@@ -42,15 +43,18 @@ _FINAL_RESULT: Final = "$final_result"
 class Happenings(Sequence[Happening]):
     """The events of a round, decoded when somebody looks: most rounds nobody does."""
 
-    __slots__ = ("_lines", "_made")
+    __slots__ = ("_lines", "_made", "_times")
 
-    def __init__(self, lines: list[bytes]) -> None:
+    def __init__(self, lines: list[bytes], times: list[int]) -> None:
         self._lines = lines
+        self._times = times
+        """Virtual microseconds of each, or nothing."""
         self._made: list[Happening] | None = None
 
     def _all(self) -> list[Happening]:
         if self._made is None:
-            self._made = [Happening.of_line(_decode(line)) for line in self._lines]
+            times = self._times or repeat(None)
+            self._made = [Happening.of_line(_decode(line), at) for line, at in zip(self._lines, times, strict=False)]
 
         return self._made
 
@@ -74,16 +78,24 @@ class Happenings(Sequence[Happening]):
 
 
 class _Collector:
-    """A sink that keeps the encoded events of the present round."""
+    """A sink that keeps the encoded events of the present round, and shows them to its plan."""
 
     name = "eval-round"
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.times: list[int] = []
+        self.clock: Clock | None = None
+        self.observers: Sequence[Callable[[EventRecord], None]] = ()
 
     def accept(self, record: EventRecord) -> None:
         if record.event_type != _DECLARED:
             self.lines.append(record.encoded)
+            if self.clock is not None:
+                self.times.append(self.clock.time_us())
+
+            for observe in self.observers:
+                observe(record)
 
     def flush(self, timeout: float) -> bool:
         return True
@@ -118,7 +130,7 @@ class Place:
             if self._journal is not None:
                 center.add_sink(self._journal, None, "INFO")
 
-        self._collector.lines = []
+        self._collector.lines, self._collector.times = [], []
         return center
 
     def _clean(self, center: EventCenter) -> bool:
@@ -145,6 +157,7 @@ class Place:
         collector = self._collector
         services = Services(center=center, clock=plan.clock or SystemClock(), ports=plan.ports or Ports())
         plan.attach(services)
+        collector.clock, collector.observers = plan.clock, plan.observers
         runtime = Runtime(services=services)
         evidence = Evidence()
         work = _FlowWork(target, plan, services) if is_flow(target) else _CallableWork(target)
@@ -171,7 +184,7 @@ class Place:
             self._center = None  # whatever still runs there goes on writing into the old one
 
         evidence.run_id, evidence.execution_id = work.run_id, work.execution_id
-        evidence.events = Happenings(collector.lines)
+        evidence.events = Happenings(collector.lines, collector.times)
         evidence.work_us = _work_us(evidence)
         return evidence
 
@@ -195,40 +208,45 @@ class Place:
 class _FlowWork:
     def __init__(self, flow: Any, plan: RoundPlan, services: Services) -> None:
         self._flow, self._plan, self._services = flow, plan, services
-        self._execution: Any = None
+        self._made: list[Any] = []
+        """One, or one more per restart."""
         self.run_id: str | None = None
         self.execution_id: str | None = None
 
     async def run(self, value: Any, evidence: Evidence, tags: dict[str, Any]) -> None:
-        with run_context(**tags):
-            execution = self._flow.create_execution(auto_close_timeout=0.0, services=self._services)
+        def make() -> Any:
+            with run_context(**tags):
+                execution = self._flow.create_execution(auto_close_timeout=0.0, services=self._services)
 
-        self._execution = execution
-        self.execution_id, self.run_id = execution.id, execution.run_context.run_id
+            self._made.append(execution)
+            self.execution_id, self.run_id = execution.id, execution.run_context.run_id
+            return execution
+
+        self._plan.make = make
         try:
-            snapshot = await self._plan.drive(execution, value)
+            snapshot = await self._plan.drive(make(), value)
         except BaseException:
             # Asked for here, so that a failed run, too, ends with its last event.
-            if not execution.is_closed():
-                await execution.async_cancel(reason="the round ended with an error")
+            if self._made and not self._made[-1].is_closed():
+                await self._made[-1].async_cancel(reason="the round ended with an error")
 
             raise
         finally:
-            forget = getattr(self._flow, "remove_execution", None)
-            if forget is not None:
+            forget = getattr(self._flow, "remove_execution", lambda execution: None)
+            for execution in self._made:
                 forget(execution)
 
         evidence.snapshot = snapshot
         evidence.output = snapshot.get(_FINAL_RESULT, snapshot) if isinstance(snapshot, dict) else snapshot
 
     async def stop(self) -> None:
-        execution = self._execution
-        if execution is not None and not execution.is_closed():
-            try:
-                async with asyncio.timeout(GRACE + 1.0):
-                    await execution.async_cancel(reason="timeout")
-            except Exception:
-                pass  # it is left behind; the round says timed_out either way
+        for execution in self._made:
+            if not execution.is_closed():
+                try:
+                    async with asyncio.timeout(GRACE + 1.0):
+                        await execution.async_cancel(reason="timeout")
+                except Exception:
+                    pass  # it is left behind; the round says timed_out either way
 
 
 class _CallableWork:
@@ -302,11 +320,4 @@ def _work_us(evidence: Evidence) -> int | None:
     if not any(b'"triggerflow.execution_waiting"' in line for line in evidence.events.lines):  # type: ignore[attr-defined]
         return evidence.wall_us
 
-    waited, since = 0, None
-    for event in evidence.events:
-        if event.kind == "run.paused":
-            since = event.time_us
-        elif since is not None and event.kind in ("run.resumed", "run.end"):
-            waited, since = waited + event.time_us - since, None
-
-    return max(0, evidence.wall_us - waited)
+    return max(0, evidence.wall_us - paused_us(evidence.events))

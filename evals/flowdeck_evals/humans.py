@@ -126,10 +126,25 @@ class ScriptedPeople:
 
 
 class TapePeople:
-    """Answers interrupts as the people of a tape did, by scope and kind; serves one round."""
+    """Answers interrupts as the people of a tape did, by scope and kind; serves one round.
 
-    def __init__(self, tape: Tape, live_from: int | None = None) -> None:
+    Args:
+        live_from: a position on the tape from which on ``beyond`` answers what the tape does not (a fork).
+        beyond: by default nobody, and that is a failure by name.
+        partly: what is left over is nothing to tell.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        live_from: int | None = None,
+        beyond: ScriptedPeople | TapePeople | None = None,
+        *,
+        partly: bool = False,
+    ) -> None:
         self._cut = live_from
+        self._partly = partly
+        self._beyond = beyond or ScriptedPeople(())
         self._waiting: defaultdict[tuple[str, str], deque[Answer]] = defaultdict(deque)
         self._recorded: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.notice: Callable[[], None] = lambda: None
@@ -148,9 +163,12 @@ class TapePeople:
         if not waiting:
             recorded = self._recorded.get(key, 0)
             if self._cut is not None and not recorded:
-                self.unanswered.add(question.interrupt_id)
-                self.notice()
-                return None
+                reply = self._beyond.answer(question)
+                if question.interrupt_id in self._beyond.unanswered:
+                    self.unanswered.add(question.interrupt_id)
+                    self.notice()
+
+                return reply
 
             why = (
                 f"recorded {recorded}, asked {recorded + 1}"
@@ -197,16 +215,21 @@ class TapePeople:
 
     def finish(self) -> list[Finding]:
         """Return what was noticed, with the answers nobody asked for."""
-        unused = [entry for queue in self._waiting.values() for entry in queue if entry.status == "answered"]
-        return self.findings + [
-            Finding(
-                "divergence",
-                f"unused: the answer to {entry.kind!r} at {entry.scope or '(no scope)'} was never asked for",
-                scope=entry.scope,
-                recorded=entry.value,
-                detail={"cause": "unused", "port": "human", "name": entry.kind},
-            )
-            for entry in sorted(unused, key=lambda entry: entry.position)
+        left = [] if self._partly else [entry for queue in self._waiting.values() for entry in queue]
+        unused = [entry for entry in left if entry.status == "answered"]
+        return [
+            *self.findings,
+            *self._beyond.finish(),
+            *(
+                Finding(
+                    "divergence",
+                    f"unused: the answer to {entry.kind!r} at {entry.scope or '(no scope)'} was never asked for",
+                    scope=entry.scope,
+                    recorded=entry.value,
+                    detail={"cause": "unused", "port": "human", "name": entry.kind},
+                )
+                for entry in sorted(unused, key=lambda entry: entry.position)
+            ),
         ]
 
 

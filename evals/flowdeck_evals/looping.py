@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -17,6 +16,8 @@ def run_loop(work: Coroutine[Any, Any, T]) -> T:
 
     ``asyncio.run`` waits for every task without end, so one deaf target would keep a finished session from its exit.
     """
+    import asyncio  # a third of what `evals list` would cost
+
     loop = asyncio.new_event_loop()
     try:
         asyncio.set_event_loop(loop)

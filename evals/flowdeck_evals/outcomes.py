@@ -79,12 +79,12 @@ _ORDER = ("timed_out", "errored", "failed", "diverged")
 
 
 def gather(
-    cases: Iterable[tuple[str, Case[Any, Any], bool]], rounds: Mapping[tuple[str, str], list[RoundOutcome]]
+    cases: Iterable[tuple[str, Case[Any, Any], bool, int]], rounds: Mapping[tuple[str, str], list[RoundOutcome]]
 ) -> list[CaseOutcome]:
-    """Return one outcome per case, in the given order: ``(suite, case, deterministic)`` and their rounds by
-    ``(suite, case id)``."""
+    """Return one outcome per case, in the given order: ``(suite, case, deterministic, rounds wanted)`` and their
+    rounds by ``(suite, case id)``."""
     out = []
-    for suite, case, deterministic in cases:
+    for suite, case, deterministic, wanted in cases:
         found = CaseOutcome(
             suite,
             case.id,
@@ -98,13 +98,13 @@ def gather(
             tags=case.tags,
             why=case.why,
         )
-        found.state, found.reason = _state(found, case)
+        found.state, found.reason = _state(found, case, wanted)
         out.append(found)
 
     return out
 
 
-def _state(found: CaseOutcome, case: Case[Any, Any]) -> tuple[str, str]:
+def _state(found: CaseOutcome, case: Case[Any, Any], wanted: int) -> tuple[str, str]:
     if case.skip:
         return "skipped", case.skip
 
@@ -118,10 +118,16 @@ def _state(found: CaseOutcome, case: Case[Any, Any]) -> tuple[str, str]:
                 return state, one.reason
 
     passed = found.passed_rounds
+    worst = next((one for state in _ORDER for one in rounds if one.state == state), None)
+    if len(rounds) < wanted and worst is None:
+        return "missing", f"{len(rounds)} of {wanted} rounds ran"
+
     if _enough(case.need, passed, len(rounds)):
         return "passed", ""
 
-    worst = next(one for state in _ORDER for one in rounds if one.state == state)
+    if worst is None or wanted <= len(rounds) < case.need.of:
+        return "missing", f"{len(rounds)} rounds ran, {case.need} needs {case.need.of}"
+
     if len(rounds) == 1:
         return worst.state, worst.reason
 

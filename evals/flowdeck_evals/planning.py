@@ -23,7 +23,7 @@ from flowdeck_evals.divergence import first_difference, source_of
 from flowdeck_evals.history import evidence_of
 from flowdeck_evals.humans import ScriptedPeople, TapePeople
 from flowdeck_evals.plans import Missing, RoundPlan
-from flowdeck_evals.recording import TapeSink
+from flowdeck_evals.recording import Recorder
 from flowdeck_evals.replay import TapePorts
 from flowdeck_evals.rounds import Evidence, Finding
 from flowdeck_evals.steering import Interventions
@@ -31,6 +31,7 @@ from flowdeck_evals.tapes import BadTape, Tape
 from flowdeck_evals.virtual_time import JumpingClock
 
 if TYPE_CHECKING:
+    from flowdeck.events.record import EventRecord
     from flowdeck.execution.services import Services
 
 __all__ = ["ReplayPlan", "cut_of", "load_tape", "plan_case"]
@@ -92,27 +93,32 @@ class ReplayPlan(RoundPlan):
         self._stub = {"clock": "tape" if level == "recorded" else "live"} | dict(stub or {})
         self._steered = bool(human or intervene or mutate or live_from is not None or stub)
         """Whether it is meant to go another way than the tape."""
-        clock = None
-        if level == "recorded" or self._stub["clock"] == "virtual" or any({"delay", "timeout"} & set(r) for r in human):
-            clock = JumpingClock(_start_us(tape or _EMPTY))
-
+        waits = any({"delay", "timeout"} & set(rule) for rule in human)
+        virtual = waits or self._stub["clock"] != "live"
+        clock = JumpingClock(_start_us(tape or _EMPTY)) if virtual else None
+        self._go_live = clock.go_live if clock is not None and not waits else lambda: None
         script = Interventions(intervene) if intervene else None
-        people: ScriptedPeople | TapePeople
-        if human or tape is None or level == "live":
-            people = ScriptedPeople(human)
-        else:
-            people = TapePeople(tape, live_from)
+        scripted = ScriptedPeople(human)
+        people: ScriptedPeople | TapePeople = scripted
+        if tape is not None and level != "live" and (live_from is not None or not human):
+            people = TapePeople(tape, live_from, scripted)
 
         super().__init__(clock=clock, answerer=people, interventions=script, debug=script is not None)
         self.people = people
-        self.recorder = TapeSink()
+        self.recorder = Recorder()
         """Records this round; ``recorder.tape()`` is its own tape."""
         self._script = script
+        self._scripted = scripted
         self._mutate = mutate
         self._locate: Any = lambda chunk_id, name: ""
-        self._stuck = asyncio.Event()
+        self._look_up = asyncio.Event()
+        """Set when the run can go no further, or shall begin anew."""
+        self._restart: tuple[Tape, int] | None = None
+        """What the next attempt plays first, and up to where."""
         self._execution: Any = None
-        self._replayed: TapePorts | None = None
+        self._services: Any = None
+        self._replayed: list[TapePorts] = []
+        """One, or two more per restart."""
 
     def attach(self, services: Services) -> None:
         """Attach people, recorder and interventions to what hosts the round.
@@ -128,7 +134,16 @@ class ReplayPlan(RoundPlan):
                 f"{DIGEST_KEY!r} to the one it was recorded with"
             )
 
-        self._replayed = TapePorts(
+        self._services = services
+        services.ports = self.ports = self._world(key, self._script)
+        services.answerer = self.people
+        self.observers = [self.recorder.accept, self._watch]
+        if self._script is not None:
+            self.observers.append(self._script.accept)
+
+    def _world(self, key: str, script: Interventions | None) -> TapePorts:
+        """Return the round's world from its beginning."""
+        world = TapePorts(
             self.tape or _EMPTY,
             stub=self._stub,
             mutate=self._mutate,
@@ -136,37 +151,86 @@ class ReplayPlan(RoundPlan):
             live_from=self._live_from,
             otherwise="tape" if self._level == "recorded" else "live",
             clock=self.clock,
-            interventions=self._script,
+            interventions=script,
+            go_live=self._go_live,
         )
-        services.ports = self.ports = self._replayed
-        services.answerer = self.people
-        services.center.add_sink(self.recorder)
-        services.center.add_sink(_Watch(self._look), ["triggerflow.execution_waiting"])
-        if self._script is not None:
-            services.center.add_sink(self._script, None, "DEBUG")
+        self._replayed.append(world)
+        return world
 
     async def drive(self, execution: Any, value: Any) -> Any:
-        """Run an execution until it closes, and cancel it when it waits for an answer that cannot come."""
-        self._execution = execution
-        self._locate = source_of(execution)
-        if self._script is not None:
-            self._script.steer(execution)
+        """Run an execution until it closes, and cancel it when it waits for an answer that cannot come.
 
+        A ``restart_from`` ends it and drives another one, which plays what came before the place.
+        """
+        self._locate = source_of(execution)
+        while True:
+            run: asyncio.Future[Any] = await self._drive_once(execution, value)
+            if self._restart is None or self.make is None:
+                return await run
+
+            if not run.cancelled():
+                run.exception()  # the attempt that is given up may have failed, and nobody else looks
+
+            self._begin_anew(*self._restart)
+            execution = self.make()
+
+    async def _drive_once(self, execution: Any, value: Any) -> asyncio.Future[Any]:
+        """Start an execution and return its end, which has come: whoever awaits it gets the snapshot or the error."""
+        self._execution, self._restart = execution, None
+        self._look_up.clear()
         loop = asyncio.get_running_loop()
         self.people.notice = lambda: _soon(loop, self._look)
-        execution.auto_close, execution.auto_close_timeout = True, 0.0
-        run = asyncio.ensure_future(execution.async_start(value))
-        stuck = asyncio.ensure_future(self._stuck.wait())
-        try:
-            await asyncio.wait({run, stuck}, return_when=asyncio.FIRST_COMPLETED)
-            if not run.done():
-                await execution.async_cancel(reason="nobody answers")
+        if self._script is not None:
+            self._script.steer(execution)
+            self._script.restart = self._restart_from
 
-            return await run
+        execution.auto_close, execution.auto_close_timeout = True, 0.0
+        run: asyncio.Future[Any] = asyncio.ensure_future(execution.async_start(value))
+        told = asyncio.ensure_future(self._look_up.wait())
+        try:
+            await asyncio.wait({run, told}, return_when=asyncio.FIRST_COMPLETED)
+            if self._script is not None:
+                self._script.apply()
+
+            if not execution.is_closed() and (self._restart is not None or not run.done()):
+                await execution.async_cancel(reason="it begins anew" if self._restart else "nobody answers")
+
+            await asyncio.wait({run})
+            return run
         finally:
-            stuck.cancel()
+            told.cancel()
             if not run.done():
                 run.cancel()
+
+    def _restart_from(self, place: str) -> None:
+        tape = self.recorder.tape()
+        self._restart = tape, cut_of(tape, place)
+        self._look_up.set()
+
+    def _begin_anew(self, tape: Tape, cut: int) -> None:
+        """Play a tape of the attempt that is given up as far as ``cut``, and go on from there as the round began."""
+        if self._script is not None:
+            self._script.rearm(tape.events[cut].time_us)
+
+        again: ScriptedPeople | TapePeople = self._scripted
+        if self.people is not self._scripted and self.tape is not None:
+            again = TapePeople(self.tape, self._live_from, self._scripted, partly=True)
+
+        key = str(self._services.settings.get(DIGEST_KEY) or "")
+        beyond = self._world(key, None)
+        beyond.share_faults(self._replayed[0])
+        prefix = TapePorts(tape, key=key, live_from=cut, clock=self.clock, interventions=self._script, beyond=beyond)
+        self._replayed.append(prefix)
+        self.people = TapePeople(tape, cut, again, partly=True)
+        self._services.ports, self._services.answerer = prefix, self.people
+        self.recorder.clear()
+
+    def _watch(self, record: EventRecord) -> None:
+        if record.event_type == "triggerflow.execution_waiting":
+            try:
+                asyncio.get_running_loop().call_soon(self._look)  # when the transition is done
+            except RuntimeError:
+                pass  # emitted from another thread: a run that waits says so on its own thread, too
 
     def _look(self) -> None:
         """The run waits, or nobody answers a question: is anybody left who will?"""
@@ -174,7 +238,7 @@ class ReplayPlan(RoundPlan):
         if execution is not None and execution.is_waiting():
             waiting = set(execution.get_pending_interrupts())
             if waiting and waiting <= self.people.unanswered:
-                self._stuck.set()
+                self._look_up.set()
 
     def finish(self, evidence: Evidence) -> Sequence[Finding]:
         """Return what was noticed; the first divergence is the first finding of its kind."""
@@ -182,18 +246,18 @@ class ReplayPlan(RoundPlan):
         if self._script is not None:
             found += self._script.finish()
 
-        ports = self._replayed
-        if ports is None:
+        if not self._replayed:
             return found
 
-        misses = [finding for _, finding in ports.misses]
+        misses = [finding for ports in self._replayed for _, finding in ports.misses]
         if misses:  # what was not asked for after a miss says nothing new
             found = [finding for finding in found if finding.detail.get("cause") != "unused"]
 
         if self.tape is None or self._level == "live":
             return misses + found
 
-        unused = [] if misses or self._live_from is not None else ports.unused
+        partly = misses or self._live_from is not None or len(self._replayed) > 1
+        unused = [] if partly else self._replayed[0].unused
         kind: Any = "warning" if self._steered else "divergence"
         found += [
             Finding(
@@ -201,6 +265,7 @@ class ReplayPlan(RoundPlan):
                 f"unused: {entry} was recorded and never called",
                 scope=entry.scope,
                 recorded=entry.args,
+                source=self._locate("", entry.scope.rpartition("/")[2].partition("#")[0]),
                 detail={"cause": "unused", "port": entry.port, "name": entry.name},
             )
             for entry in unused[:20]
@@ -232,32 +297,6 @@ class ReplayPlan(RoundPlan):
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     loop.call_soon(call)
-
-
-class _Watch:
-    """Calls back, after the transition that emitted it is done, whenever an event comes."""
-
-    name = "eval-watch"
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._seen = 0
-
-    def accept(self, record: Any) -> None:
-        self._seen += 1
-        try:
-            asyncio.get_running_loop().call_soon(self._call)
-        except RuntimeError:
-            pass  # emitted from another thread: a run that waits says so on its own thread, too
-
-    def flush(self, timeout: float) -> bool:
-        return True
-
-    def close(self, timeout: float) -> None:
-        return None
-
-    def statistics(self) -> dict[str, int | float | str]:
-        return {"accepted": self._seen, "dropped": 0}
 
 
 def cut_of(tape: Tape, place: str) -> int:

@@ -5,8 +5,9 @@ Order of calls, for one round::
     plan = await planner(case, number, level)   may raise Missing: the round is a harness_error, the session incomplete
     if plan.evidence is not None: ...             history: nothing runs, the target is not even imported
     services = Services(center, clock=plan.clock, ports=plan.ports); plan.attach(services)
-    execution = flow.create_execution(services=services, ...)          or  value = callable(input)
-    snapshot = await plan.drive(execution, input)
+    plan.make = ...                               creates an execution of the flow on these services
+    execution = plan.make()                                            or  value = callable(input)
+    snapshot = await plan.drive(execution, input)    may make further ones; the last one counts
     findings = plan.finish(evidence)              always, also after an error or a timeout
 
 A tape is a handle on the plan, never a global: two rounds of one process cannot mix theirs up.
@@ -23,6 +24,7 @@ from flowdeck_evals.cases import Case, Level
 from flowdeck_evals.rounds import Evidence, Finding
 
 if TYPE_CHECKING:
+    from flowdeck.events.record import EventRecord
     from flowdeck.execution.services import Services
 
 __all__ = ["Missing", "Planner", "RoundPlan", "plan_round"]
@@ -60,6 +62,11 @@ class RoundPlan:
         self.debug = debug
         """Whether the plan needs DEBUG events collected (port calls and signals)."""
         self.findings: list[Finding] = []
+        self.observers: list[Callable[[EventRecord], None]] = []
+        """Called with every event of the round, in the middle of the transition that emitted it. A sink of the Event
+        Center would do the same; connecting one costs more than a small flow."""
+        self.make: Callable[[], Any] | None = None
+        """Creates an execution of what is evaluated; ``None`` for a callable. The round's result is the last one's."""
 
     def attach(self, services: Services) -> None:
         """Prepare what hosts the run; called before the execution is created."""

@@ -24,7 +24,7 @@ from flowdeck_evals.tapes import Tape
 if TYPE_CHECKING:
     from flowdeck.events.record import EventRecord
 
-__all__ = ["NoSuchRun", "TapeSink", "cleaned", "record_stored", "stored_runs", "tape_of_lines"]
+__all__ = ["NoSuchRun", "Recorder", "cleaned", "record_stored", "stored_runs", "tape_of_lines"]
 
 _LEFT_OUT: Final = frozenset({"triggerflow.definition_declared", "triggerflow.stream_item_emitted"})
 """Of no use for a replay or its checks, and long: the definition is named by its fingerprint, stream items repeat
@@ -41,26 +41,20 @@ class NoSuchRun(EvalError, LookupError):
     """No stored run is meant; the message says what was looked for and how to see what there is."""
 
 
-class TapeSink:
-    """Collects the events of one run as a journal would write them. Attach it to the run's own Event Center."""
-
-    name = "tape"
+class Recorder:
+    """Collects the events of one run as a journal would write them."""
 
     def __init__(self) -> None:
         self._encoded: list[bytes] = []
 
     def accept(self, record: EventRecord) -> None:
-        if record.event_type not in _LEFT_OUT:
-            self._encoded.append(bytes(record.encoded))
+        """Keep an event that belongs on a tape."""
+        if record.event_type not in _LEFT_OUT and record.level != "DEBUG":
+            self._encoded.append(record.encoded)
 
-    def flush(self, timeout: float) -> bool:
-        return True
-
-    def close(self, timeout: float) -> None:
-        return None
-
-    def statistics(self) -> dict[str, int | float | str]:
-        return {"accepted": len(self._encoded), "dropped": 0}
+    def clear(self) -> None:
+        """Begin anew: what was collected belongs to a run that is over."""
+        self._encoded = []
 
     @property
     def lines(self) -> list[dict[str, Any]]:

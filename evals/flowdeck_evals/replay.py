@@ -21,7 +21,7 @@ from random import Random
 from typing import Any, Final
 
 from flowdeck.execution.port_events import encode_arguments
-from flowdeck.execution.ports import Clock, PortCall, Ports
+from flowdeck.execution.ports import Clock, PortCall, Ports, SystemClock
 from flowdeck.execution.values import decode
 from flowdeck_evals.pinpoint import caller, field_diff
 from flowdeck_evals.rounds import Finding
@@ -61,6 +61,8 @@ class TapePorts(Ports):
         otherwise: what a port does that ``stub`` does not name.
         clock: the run's own; a jumping one stands still while a call is out in the world.
         interventions: looked at before every call.
+        go_live: called when a fork first asks the world.
+        beyond: answers what a fork does not; by default the world.
     """
 
     def __init__(
@@ -74,8 +76,12 @@ class TapePorts(Ports):
         otherwise: str = "tape",
         clock: Clock | None = None,
         interventions: Interventions | None = None,
+        go_live: Callable[[], None] = lambda: None,
+        beyond: Ports | None = None,
     ) -> None:
+        self._beyond = beyond
         self._interventions = interventions
+        self._go_live = go_live
         self._stub = dict(stub or {})
         self._mutate = [(rule, [0]) for rule in mutate]
         self._key = key
@@ -124,15 +130,21 @@ class TapePorts(Ports):
 
         entry = self._take(call)
         if entry is None:
-            return await self._live(call, fn)
+            return await (self._live(call, fn) if self._beyond is None else self._beyond.call(call, fn))
 
         await self._fail(entry)
         return self._decoded(entry)
 
     async def stream(self, call: PortCall, fn: Callable[..., AsyncIterator[Any]]) -> AsyncIterator[Any]:
-        mutation = self._mutation(call)
+        override = await self._interventions.barrier(call) if self._interventions is not None else None
+        mutation = self._mutation(call) if override is None else None
         mode = self._mode(call.port)
-        if mutation is not None:
+        if override is not None:
+            if override.action == "fail_call":
+                raise named_error(str(override.given))
+
+            mode = [override.given]
+        elif mutation is not None:
             if "raise" in mutation:
                 raise named_error(str(mutation["raise"]))
 
@@ -144,6 +156,9 @@ class TapePorts(Ports):
                 yield chunk
 
             await self._fail(entry)
+        elif mode == "tape" and self._beyond is not None:
+            async for chunk in self._beyond.stream(call, fn):
+                yield chunk
         elif mode in ("tape", "live"):
             self.live_calls += 1
             with self._clock.busy() if isinstance(self._clock, JumpingClock) else nullcontext():
@@ -163,8 +178,17 @@ class TapePorts(Ports):
 
     def now_us(self, call: PortCall, clock: Clock) -> int:
         mode = self._stub.get("clock", self._otherwise)
-        entry = self._take(call) if mode == "tape" else None
-        return clock.time_us() if entry is None else int(self._decoded(entry))
+        if mode != "tape":
+            return clock.time_us()
+
+        entry = self._take(call)
+        if entry is not None:
+            return int(self._decoded(entry))
+
+        if self._beyond is not None:
+            return self._beyond.now_us(call, clock)
+
+        return SystemClock().time_us()  # a fork that has left its tape lives today, whatever its timers count from
 
     def seed(self, call: PortCall) -> int:
         mode = self._stub.get("random", self._otherwise)
@@ -172,11 +196,17 @@ class TapePorts(Ports):
             return Random(f"{mode}/{call.scope}/{call.ordinal}").getrandbits(64)
 
         entry = self._take(call) if mode == "tape" else None
-        return super().seed(call) if entry is None else int(self._decoded(entry))
+        if entry is not None:
+            return int(self._decoded(entry))
+
+        return super().seed(call) if self._beyond is None else self._beyond.seed(call)
 
     def new_id(self, call: PortCall) -> str:
         entry = self._take(call) if self._stub.get("id", self._otherwise) == "tape" else None
-        return super().new_id(call) if entry is None else str(self._decoded(entry))
+        if entry is not None:
+            return str(self._decoded(entry))
+
+        return super().new_id(call) if self._beyond is None else self._beyond.new_id(call)
 
     # -- looking up ----------------------------------------------------------------------------------------------
 
@@ -214,6 +244,7 @@ class TapePorts(Ports):
         place = self._places.get(key[:3], [])
         unused = [entry for entry in place if entry.position not in self._used]
         if self._cut is not None and not unused:
+            self._go_live()
             return None
 
         if self._recorded.get(key):
@@ -246,6 +277,10 @@ class TapePorts(Ports):
             self.misses.append((cause, finding))
 
         return TapeMiss(cause, f"{cause}: {message}{f' ({source})' if source else ''}")
+
+    def share_faults(self, other: TapePorts) -> None:
+        """Count the faults of ``mutate`` on from where another attempt of the same round is."""
+        self._mutate = other._mutate
 
     @property
     def unused(self) -> list[Call]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from flowdeck.errors import EvalError
 from flowdeck_evals.cases import Case, Level
 from flowdeck_evals.checks import Checks, compile_checks, state_of
 from flowdeck_evals.gate import INCOMPLETE, INTERRUPTED, Reason
@@ -199,6 +200,7 @@ class Runner:
                     if level != "history" and target is None and not case.skip:
                         target = find_target(suite.target)
 
+                    _check_interventions(suite, case)
                     out.append(_Job(suite, target, case, compile_checks(case, suite.checks), level))
 
         return out
@@ -337,25 +339,29 @@ class Runner:
 
     def _session(self, seconds: float) -> Session:
         by_suite = []
-        partly = self._stopping in ("fail fast", "interrupted")
+        told = self._stopping in ("fail fast", "interrupted")
         for suite in self._suites:
-            cases = [(suite.name, job.case, job.level != "live") for job in self._jobs if job.suite is suite]
+            cases = [
+                (suite.name, job.case, job.level != "live", self._count(job.case))
+                for job in self._jobs
+                if job.suite is suite
+            ]
             found = gather(cases, self._outcomes)
-            for one in found:
-                want = (
-                    next(
-                        self._count(job.case) for job in self._jobs if job.suite is suite and job.case.id == one.case_id
-                    )
-                    if partly
-                    else 0
-                )
-                if partly and len(one.rounds) < want and one.state in ("missing", "passed"):
-                    one.state, one.reason = "not_run", "stopped before"
-
-            by_suite.append((suite, [one for one in found if one.state != "not_run"]))
+            # Who stopped the session knows that the rest did not run; anybody else has to be told case by case.
+            by_suite.append((suite, [one for one in found if not (told and one.state == "missing")]))
 
         outcomes = [one for _, found in by_suite for one in found]
         return Session(self._results.session_id, outcomes, by_suite, self._troubles, self._rounds, self._done, seconds)
+
+
+def _check_interventions(suite: Suite[Any, Any], case: Case[Any, Any]) -> None:
+    if case.intervene:
+        from flowdeck_evals.steering import Interventions
+
+        try:
+            Interventions(case.intervene)
+        except Missing as problem:
+            raise EvalError(f"{case.place or suite.name}: case {case.id!r}: {problem}") from None
 
 
 _SCALARS: Final = (str, int, float, bool, type(None))

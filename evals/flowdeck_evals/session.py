@@ -112,7 +112,7 @@ def evaluate(
     extra: list[Reason] = []
     if plan.baseline not in (None, "none"):
         extra += [
-            Reason("baseline", INCOMPLETE, f"{baseline_path(s.file, str(plan.baseline))}: there is no such baseline")
+            Reason("baseline", INCOMPLETE, f"{baseline_path(s.file, str(plan.baseline))}: no baseline of {s.name}")
             for s in suites
             if s.name not in baselines and s.file is not None
         ]
@@ -123,7 +123,7 @@ def evaluate(
         jobs=plan.jobs,
         tags=plan.tags,
         cases=plan.cases,
-        only=_failed_last(store, suites) if plan.failed_last else None,
+        only=_only(plan, store, suites, earlier),
         fail_fast=plan.fail_fast,
         time_limit=plan.time_limit,
     )
@@ -142,6 +142,8 @@ def evaluate(
             plan.level,
             plan.rounds,
             {"tags": list(plan.tags), "cases": list(plan.cases)},
+            baseline=plan.baseline,
+            only=None if options.only is None else sorted(options.only),
         )
         results.started(_described(suites, runner, plan, earlier is not None), file)
         session = drive(runner.run, runner.stop)
@@ -186,21 +188,30 @@ def _earlier(plan: SessionPlan, store: Path) -> SessionFile | None:
 
     plan.level, plan.rounds = found.level, found.rounds  # type: ignore[assignment]
     plan.tags, plan.cases = tuple(found.select.get("tags", ())), tuple(found.select.get("cases", ()))
+    plan.baseline = plan.baseline or found.baseline
     return found
 
 
+def _only(
+    plan: SessionPlan, store: Path, suites: list[Suite[Any, Any]], earlier: SessionFile | None
+) -> frozenset[tuple[str, str]] | None:
+    if earlier is not None:
+        return None if earlier.only is None else frozenset(earlier.only)
+
+    return _failed_last(store, suites) if plan.failed_last else None
+
+
 def _failed_last(store: Path, suites: list[Suite[Any, Any]]) -> frozenset[tuple[str, str]]:
-    """Return the cases that did not pass in the newest session of their suite (controls: that passed)."""
+    """Return the cases that did not pass when they last ran (controls: that passed), and those that never did."""
     out: set[tuple[str, str]] = set()
-    sessions = last_sessions(store)
+    sessions = last_sessions(store, 10_000)
     for suite in suites:
-        newest = next((one for one in sessions if suite.name in one.cases), None)
-        if newest is None:
+        seen = [one.cases[suite.name] for one in sessions if suite.name in one.cases]
+        if not seen:
             raise EvalError(f"--failed-last: suite {suite.name!r} has no finished session in {store}")
 
-        last = newest.cases[suite.name]
         for case in suite.cases:
-            state = last.get(case.id, ["", "missing"])[1]
+            state = next((cases[case.id][1] for cases in seen if case.id in cases), "missing")
             if (state == "passed") == case.control and not case.skip:
                 out.add((suite.name, case.id))
 
@@ -211,7 +222,7 @@ def _baselines(suites: list[Suite[Any, Any]], plan: SessionPlan) -> dict[str, Ba
     out = {}
     for suite in suites:
         if suite.file is not None and plan.baseline != "none":
-            found = load_baseline(baseline_path(suite.file, plan.baseline or "main"))
+            found = load_baseline(baseline_path(suite.file, plan.baseline or "main"), suite.name)
             if found is not None:
                 out[suite.name] = found
 

@@ -28,6 +28,9 @@ class SessionFile(msgspec.Struct, omit_defaults=True):
     rounds: int | None = None
     select: dict[str, list[str]] = {}
     """``tags`` and ``cases`` of the selection."""
+    baseline: str | None = None
+    only: list[tuple[str, str]] | None = None
+    """What ``--failed-last`` chose: ``(suite, case id)``; ``None``: it was not asked."""
     code: int | None = None
     cases: dict[str, dict[str, list[Any]]] = {}
     """Suite -> case id -> ``[hash, state, passed rounds, rounds, control, deterministic, file, line]``."""

@@ -23,6 +23,7 @@ __all__ = [
     "Named",
     "Number",
     "Record",
+    "Regex",
     "Report",
     "Shape",
     "Text",
@@ -86,6 +87,23 @@ class Text(Shape):
     def schema(self) -> dict[str, Any]:
         out: dict[str, Any] = {"type": "string", "minLength": 1}
         return out | ({"pattern": f"^(?:{self.pattern})$"} if self.pattern else {}) | _described(self.about)
+
+
+@dataclass(frozen=True)
+class Regex(Text):
+    """A regular expression."""
+
+    def check(self, value: Any, container: Any, key: Any, report: Report) -> Any:
+        if isinstance(value, str) and value:
+            try:
+                re.compile(value)
+            except re.error as problem:
+                report(container, key, f"{value!r} is no regular expression: {problem}")
+
+        return super().check(value, container, key, report)
+
+    def schema(self) -> dict[str, Any]:
+        return super().schema() | {"format": "regex"}
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ async def replay_tape(
     value: Any = _TAPE_INPUT,
     *,
     live_from: str | None = None,
+    human: Sequence[Mapping[str, Any]] = (),
     stub: Mapping[str, Any] | None = None,
     timeout: float | None = 60.0,
 ) -> Single:
@@ -72,6 +73,7 @@ async def replay_tape(
         value: the input; by default the recorded one.
         live_from: a scope (or ``@N``, event N): everything before is played, from there on the world answers. The new
             tape's header says what it was forked from.
+        human: who answers instead of the tape's people; in a fork, who answers after the place.
         stub: per port ``tape``, ``live`` or a value.
 
     Raises:
@@ -83,7 +85,7 @@ async def replay_tape(
             raise Missing(f"the input on the tape is {loss}: give one")
 
     cut = cut_of(tape, live_from) if live_from is not None else None
-    plan = ReplayPlan(tape, stub=stub, live_from=cut)
+    plan = ReplayPlan(tape, human=human, stub=stub, live_from=cut)
     header = {"target": tape.header.get("target") or "", "volatile": tape.volatile}
     single = await _run(plan, target, value, timeout, header)
     if cut is not None:

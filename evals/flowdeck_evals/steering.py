@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.execution.ports import PortCall
@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "Interventions", "Override"]
 
-ACTIONS: Final = ("cancel", "signal", "set", "intervene", "fail_call", "replace_output", "pause", "resume")
+ACTIONS: Final = (
+    "cancel",
+    "signal",
+    "set",
+    "intervene",
+    "fail_call",
+    "replace_output",
+    "pause",
+    "resume",
+    "restart_from",
+)
 _OF_CALL: Final = frozenset({"fail_call", "replace_output"})
 
 
@@ -52,6 +62,7 @@ class _Intervention:
         self.whole_run = given.get("hold") == "run"
         self.seen = 0
         self.fired = False
+        self.fired_us = 0
         if self.action not in ACTIONS or (isinstance(do, Mapping) and len(do) != 1):
             raise Missing(f"intervention {number}: do: {do!r} is not known here; known: {', '.join(ACTIONS)}")
 
@@ -66,14 +77,12 @@ class _Intervention:
             return False
 
         self.seen += 1
-        self.fired = self.seen == self.nth
+        self.fired, self.fired_us = self.seen == self.nth, event.time_us
         return self.fired
 
 
 class Interventions:
-    """Plays a case's ``intervene`` on one run. A sink (it sees every event) and a barrier for port calls."""
-
-    name = "interventions"
+    """Plays a case's ``intervene`` on one run: it sees every event, and is a barrier for port calls."""
 
     def __init__(self, given: Sequence[Mapping[str, Any]]) -> None:
         self._all = [_Intervention(number, each) for number, each in enumerate(given, 1)]
@@ -85,31 +94,32 @@ class Interventions:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._execution: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._accepted = 0
         self.findings: list[Finding] = []
+        self.restart: Callable[[str], None] = lambda place: None
+        """Called with the place of a ``restart_from``; raises :class:`Missing` when the run was never there."""
 
     def steer(self, execution: Any) -> None:
         """Name the execution to act on; called on its event loop, before it starts."""
         self._execution = execution
         self._loop = asyncio.get_running_loop()
 
-    # -- as a sink -----------------------------------------------------------------------------------------------
+    def rearm(self, before_us: int) -> None:
+        """Begin anew for a restarted run: what fired before that time will come again, what fired later will not."""
+        self._overrides.clear()
+        self._held.clear()
+        self._released.set()
+        for each in self._all:
+            each.fired = each.fired and each.fired_us >= before_us
+            each.seen = 0
+
+    # -- seeing --------------------------------------------------------------------------------------------------
 
     def accept(self, record: EventRecord) -> None:
-        self._accepted += 1
+        """Look at an event; what it triggers is done as soon as that is possible."""
         event = Happening.of_record(record)
         for each in self._all:
             if each.meets(event):
                 self._reached(each, event)
-
-    def flush(self, timeout: float) -> bool:
-        return True
-
-    def close(self, timeout: float) -> None:
-        return None
-
-    def statistics(self) -> dict[str, int | float | str]:
-        return {"accepted": self._accepted, "dropped": 0}
 
     def _reached(self, each: _Intervention, event: Happening) -> None:
         if each.action in _OF_CALL:
@@ -126,7 +136,7 @@ class Interventions:
             # The event is emitted in the middle of a transition: acting on the run has to wait until that is done.
             self._pending.append((each, event))
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._apply_all)
+                self._loop.call_soon_threadsafe(self.apply)
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -134,7 +144,7 @@ class Interventions:
         """Wait until everything that was reached is applied and nobody holds this call. Return what it shall give."""
         override = self._overrides.pop((call.scope, call.port, call.name, call.ordinal), None)
         if self._pending or self._tasks:
-            self._apply_all()
+            self.apply()
             # A real turn of the loop: what was started above runs first. (A short handler's sleep(0) may be none.)
             turn = asyncio.get_running_loop().create_future()
             turn.get_loop().call_soon(turn.set_result, None)
@@ -145,7 +155,8 @@ class Interventions:
 
         return override
 
-    def _apply_all(self) -> None:
+    def apply(self) -> None:
+        """Do what was reached and could not be done in the middle of a transition."""
         while self._pending:
             each, event = self._pending.popleft()
             try:
@@ -162,6 +173,10 @@ class Interventions:
         elif each.action == "signal":
             event, value = (given, None) if isinstance(given, str) else (given["event"], given.get("value"))
             execution.emit_nowait(event, value)
+        elif each.action == "restart_from":
+            self.restart(str(given))
+            self._held.add("")  # nothing goes out any more
+            self._released.clear()
         elif each.action == "set":
             self._start(execution.async_set_state(given["path"], given.get("value")))
         else:

@@ -168,7 +168,7 @@ class Report:
         """
         found = baseline if isinstance(baseline, Baseline) else None
         if isinstance(baseline, str) and self.suite.file is not None:
-            found = load_baseline(baseline_path(self.suite.file, baseline))
+            found = load_baseline(baseline_path(self.suite.file, baseline), self.suite.name)
 
         known: Mapping[str, Baseline] = {self.suite.name: found} if found is not None else {}
         return judge([(self.suite.name, self.suite.gate, self.outcomes)], baselines=dict(known), extra=self.troubles)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from flowdeck_evals.comparing import short
-from flowdeck_evals.happenings import Happening
+from flowdeck_evals.happenings import Happening, paused_us
 from flowdeck_evals.steps import ANY, Captured, Step, Track, compile_pattern
 
 __all__ = ["Clause", "compile_path"]
@@ -279,7 +279,7 @@ def _count(given: Any, body: Mapping[str, Any]) -> Clause:
 
 def _within(given: Any, body: Mapping[str, Any]) -> Clause:
     first, last, most = Step(given["from"]), Step(given["to"]), float(given["at_most"])
-    work = given.get("clock") == "work"
+    clock = given.get("clock", "wall")
 
     def clause(track: Track) -> str | None:
         spans = _spans(track, first, last)
@@ -287,9 +287,12 @@ def _within(given: Any, body: Mapping[str, Any]) -> Clause:
             return f"there is no {first} followed by {last}"
 
         for begin, end, _ in spans:
-            took = (track.events[end].time_us - track.events[begin].time_us) / 1e6
-            if work:
-                took -= _paused(track, begin, end)
+            one, other = track.events[begin], track.events[end]
+            took = (other.time_us - one.time_us) / 1e6
+            if clock == "virtual" and one.virtual_us is not None and other.virtual_us is not None:
+                took = (other.virtual_us - one.virtual_us) / 1e6
+            elif clock == "work":
+                took -= paused_us(track.events[begin : end + 1]) / 1e6
 
             if took > most:
                 return f"{took:.6g} s from {first} to {last} (events {begin + 1} and {end + 1}), at most {most:g} s"
@@ -297,18 +300,6 @@ def _within(given: Any, body: Mapping[str, Any]) -> Clause:
         return None
 
     return clause
-
-
-def _paused(track: Track, begin: int, end: int) -> float:
-    """Return the seconds the run waited for people between two events."""
-    total, since = 0, None
-    for event in track.events[begin : end + 1]:
-        if event.kind == "run.paused":
-            since = event.time_us
-        elif since is not None and event.kind in ("run.resumed", "run.end"):
-            total, since = total + event.time_us - since, None
-
-    return total / 1e6
 
 
 def _each(given: Any, body: Mapping[str, Any]) -> Clause:

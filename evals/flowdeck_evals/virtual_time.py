@@ -4,12 +4,15 @@ One pump serves every clock of an event loop. It waits until the loop has nothin
 that really goes out), then moves each clock that has sleepers to its next due time. So a case with ``delay: 5m`` costs
 no time, and what happens does not depend on the machine's speed. Only work behind ports counts as busy: what a flow
 does in threads of its own, outside ``data.call``, may be overtaken.
+
+A fork plays its prefix on such a clock and then *goes live*: from there a second takes a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
@@ -29,6 +32,23 @@ class JumpingClock(VirtualClock):
     def __init__(self, start_us: int = 1_700_000_000_000_000) -> None:
         super().__init__(start_us)
         self._busy = 0
+        self._live_ns: int | None = None
+        """Since when it has been live, on the machine's clock."""
+
+    def time_us(self) -> int:
+        live = 0 if self._live_ns is None else (time.monotonic_ns() - self._live_ns) // 1000
+        return super().time_us() + live
+
+    def monotonic_ns(self) -> int:
+        return self.time_us() * 1000
+
+    def go_live(self) -> None:
+        """Jump no more: who sleeps, and whoever will, sleeps in real time. Time itself goes on from where it is."""
+        if self._live_ns is None:
+            self._live_ns = time.monotonic_ns()
+            sleeping, self._sleepers = self._sleepers, []
+            for due_us, _, future in sleeping:
+                _wake_after((due_us - self._now_us) / 1e6, future)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -42,6 +62,9 @@ class JumpingClock(VirtualClock):
                 _Pump.of_loop().wake(self)
 
     def _sleeper(self, seconds: float) -> asyncio.Future[None]:
+        if self._live_ns is not None:
+            return _wake_after(seconds, asyncio.get_running_loop().create_future())
+
         future = super()._sleeper(seconds)
         _Pump.of_loop().wake(self)
         return future
@@ -56,6 +79,12 @@ class JumpingClock(VirtualClock):
         _, _, future = heapq.heappop(self._sleepers)
         self._now_us = max(self._now_us, due_us)
         future.set_result(None)
+
+
+def _wake_after(seconds: float, future: asyncio.Future[None]) -> asyncio.Future[None]:
+    timer = future.get_loop().call_later(seconds, lambda: None if future.done() else future.set_result(None))
+    future.add_done_callback(lambda _: timer.cancel())
+    return future
 
 
 class _Pump:

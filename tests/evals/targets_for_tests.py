@@ -74,6 +74,18 @@ async def keep(data: TriggerFlowRuntimeData) -> None:
 
 flow.to(price).to(keep)
 
+worldly = TriggerFlow(name="evals-worldly")
+
+
+async def get(data: TriggerFlowRuntimeData) -> None:
+    await data.async_set_state("got", await data.call("web", "get", lambda value: value, data.input))
+
+
+worldly.to(get)
+
+deaf_flow = TriggerFlow(name="evals-deaf")
+deaf_flow.to(deaf)
+
 asking = TriggerFlow(name="evals-asking")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evals.targets_for_tests import worldly
 
 from flowdeck_evals.cli.app import run_command
+from flowdeck_evals.single import record_live
 
 TARGETS = "tests.evals.targets_for_tests"
 ROOT = Path(__file__).parents[2]
@@ -57,6 +60,8 @@ def write(tmp_path: Path, body: Any, name: str = "shop.json") -> Path:
     return path
 
 
+NEVER = {"output": {"equals": "never"}}
+GOT = {"output": {"match": {"got": 2}}}
 MATRIX: dict[str, tuple[Any, list[str], int, str]] = {
     "all right": (suite("echo", case(), control()), [], 0, "verdict=pass"),
     "all wrong": (suite("wrong", case(), case("two")), [], 1, "failed=2"),
@@ -96,6 +101,26 @@ MATRIX: dict[str, tuple[Any, list[str], int, str]] = {
         3,
         "verdict=incomplete",
     ),
+    "fewer rounds than needed": (suite("echo", case(need="4/5")), ["--rounds", "2"], 3, "missing=1"),
+    "a divergence only": (
+        suite("worldly", case(level="recorded", tape="one.tape", input=2, expect=GOT)),
+        [],
+        4,
+        "diverged=1",
+    ),
+    "failed outranks diverged": (
+        suite("worldly", case(level="recorded", tape="one.tape", input=2, expect=GOT), case("no", expect=NEVER)),
+        [],
+        1,
+        "failed=1",
+    ),
+    "a bad intervention": (suite("flow", case(intervene=[{"at": "run.start", "do": {"explode": 1}}])), [], 2, "usage"),
+    "an intervention of no call": (
+        suite("flow", case(intervene=[{"at": "run.start", "do": {"fail_call": "E"}}])),
+        [],
+        2,
+        "usage",
+    ),
     "untrustworthy outranks failed": (
         suite("wrong", case(), case("two", expect={"checks": f"{TARGETS}:sick_check"})),
         [],
@@ -112,8 +137,12 @@ def test_exit_code(
     """Each way to end has its exit code, and the last line of stdout says the same."""
     body, options, code, words = MATRIX[name]
     write(tmp_path, body)
+    if "one.tape" in json.dumps(body):
+        asyncio.run(record_live(worldly, 1)).tape.save(tmp_path / "one.tape")
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOWDECK_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("EVALS_TEST_LOG", str(tmp_path / "log"))
     found = run_command(["run", "shop.json", *options])
     stdout, stderr = capsys.readouterr()
     assert found == code, stdout + stderr
@@ -124,6 +153,20 @@ def test_exit_code(
         assert words in last
 
     assert "Traceback" not in stderr
+
+
+def test_a_fault_of_the_harness_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What breaks in evals itself exits 3 with a traceback, never 1, which would say that the gate failed."""
+    write(tmp_path, suite("echo", case()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWDECK_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr("flowdeck_evals.runner.gather", lambda *args: 1 / 0)
+    assert run_command(["run", "shop.json"]) == 3
+    stdout, stderr = capsys.readouterr()
+    assert stdout.splitlines()[-1] == "verdict=incomplete code=3"
+    assert "ZeroDivisionError" in stderr and "a fault of evals itself" in stderr
 
 
 @pytest.mark.parametrize("name", ["all right", "all wrong", "a deaf hang", "a blocking hang", "duplicate ids"])
@@ -256,3 +299,37 @@ def test_failed_last_runs_only_what_was_red(tmp_path: Path) -> None:
     assert evals(tmp_path, "run", "shop.json").returncode == 1
     done = evals(tmp_path, "run", "shop.json", "--failed-last", "--json")
     assert [row["case"] for row in json.loads(done.stdout)["cases"]] == ["bad"]
+    kill_after(tmp_path, 1, ["run", "shop.json", "--failed-last"])
+    done = evals(tmp_path, "run", "--resume", "last", "--json")
+    assert [row["case"] for row in json.loads(done.stdout)["cases"]] == ["bad"], "the choice is part of the session"
+
+
+def test_a_baseline_is_set_shown_and_excuses_what_was_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Set from a session, a known failure accepted until a day: the gate passes, and every step is a version in git."""
+    write(tmp_path, suite("worldly", case("bad", level="recorded", tape="one.tape", expect=NEVER)))
+    asyncio.run(record_live(worldly, 1)).tape.save(tmp_path / "one.tape")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWDECK_STORE", str(tmp_path / "store"))
+    assert run_command(["run", "--baseline", "main"]) == 3
+    assert run_command(["baseline", "set", "main"]) == 2, "that session is incomplete"
+    assert run_command(["run"]) == 1
+    assert run_command(["baseline", "set", "main", "--why", "as it is"]) == 0
+    assert run_command(["run", "--baseline", "main"]) == 1
+    accept = ["baseline", "accept", "main", "--case", "bad", "--why", "issue 12"]
+    assert run_command(accept) == 2
+    assert run_command([*accept, "--expires", "2020-01-01"]) == 2
+    assert run_command([*accept, "--expires", "2999-12-31"]) == 0
+    assert run_command(["run"]) == 0
+    assert run_command(["baseline", "set", "main"]) == 0
+    assert run_command(["run", "--baseline", "main"]) == 0
+    assert run_command(["run", "--baseline", "none"]) == 1
+    capsys.readouterr()
+    assert run_command(["baseline", "list"]) == 0
+    assert "version 3" in capsys.readouterr().out
+    assert run_command(["baseline", "show", "main"]) == 0
+    said = capsys.readouterr().out
+    assert "as it is" in said and "known failure  bad  until 2999-12-31: issue 12" in said
+    assert run_command(["baseline", "show", "nope"]) == 2
+    assert list((tmp_path / "baselines").iterdir()) == [tmp_path / "baselines" / "main.json"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from flowdeck import TriggerFlow, TriggerFlowRuntimeData
+from flowdeck_evals import Case, Suite
 from flowdeck_evals.plans import Missing
 from flowdeck_evals.rounds import Finding
 from flowdeck_evals.single import Single, record_live, replay_tape
+from flowdeck_evals.virtual_time import JumpingClock
 
 HOUR = 3600.0
 
@@ -102,6 +104,36 @@ def test_delays_pass_on_virtual_time() -> None:
     )
     assert told(single) == {"0": ["late", "rule:1", 7200], "1": ["early", "rule:2", 3600]}
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(("most", "state"), [(3 * HOUR, "passed"), (HOUR, "failed")])
+def test_a_trajectory_may_be_timed_on_virtual_time(most: float, state: str) -> None:
+    """``within … clock: virtual`` counts the two hours that no wall clock saw."""
+    clause = {"within": {"from": "interrupt.open *", "to": "run.end", "at_most": most, "clock": "virtual"}}
+    human = ({"on": "approve", "answer": "late", "delay": 2 * HOUR},)
+    case = Case(id="a", input=None, human=human, expect={"path": [clause]})
+    assert Suite("s", asking(), (case,)).run_sync().outcomes[0].state == state
+
+
+def test_a_clock_that_goes_live_jumps_no_more() -> None:
+    """Before, an hour costs nothing; after, sleeps take real time, also those that had begun."""
+
+    async def sleeps() -> tuple[float, float]:
+        clock = JumpingClock(0)
+        await clock.sleep(HOUR)
+        with clock.busy():
+            begun = asyncio.ensure_future(clock.sleep(0.02))
+            await asyncio.sleep(0)
+            clock.go_live()
+
+        before = time.monotonic()
+        await clock.sleep(0.02)
+        await begun
+        return clock.time_us() / 1e6, time.monotonic() - before
+
+    told, took = asyncio.run(sleeps())
+    assert took >= 0.02
+    assert HOUR + 0.02 <= told < HOUR + 60
 
 
 @pytest.mark.parametrize(
@@ -215,6 +247,24 @@ def test_a_call_can_be_failed_or_answered() -> None:
     assert (single.evidence.error_type, single.evidence.error_message) == ("TimeoutError", "too slow")
 
 
+def test_a_stream_can_be_failed_or_answered() -> None:
+    """What begins as a stream of chunks obeys interventions like any call."""
+    flow = TriggerFlow(name="streaming")
+
+    async def tokens() -> AsyncIterator[str]:
+        yield "real"
+
+    async def say(data: TriggerFlowRuntimeData) -> None:
+        await data.async_set_state("said", [token async for token in data.call_stream("model", "say", tokens)])
+
+    flow.to(say)
+    at = "call.start model.say"
+    answered = asyncio.run(record_live(flow, None, intervene=[{"at": at, "do": {"replace_output": ["a", "b"]}}]))
+    assert answered.evidence.output == {"said": ["a", "b"]}
+    broken = asyncio.run(record_live(flow, None, intervene=[{"at": at, "do": {"fail_call": "TimeoutError: slow"}}]))
+    assert broken.evidence.error_type == "TimeoutError"
+
+
 def test_cancelling_ends_the_run_once() -> None:
     """After a cancel there is exactly one terminal event, and the last event is the end."""
     _, _, single = steer({"at": "call.start tool.b", "do": "cancel"})
@@ -267,3 +317,48 @@ def test_an_unknown_action_is_no_run() -> None:
     """The case cannot be run, and the known actions are named."""
     with pytest.raises(Missing, match="known: cancel, signal"):
         steer({"at": "run.start", "do": {"explode": 1}})
+
+
+def test_a_restart_plays_what_came_before_and_goes_on_anew() -> None:
+    """From the place on the world is asked again; calls, state and answers before it are those of the first attempt."""
+    asked: list[str] = []
+    flow = TriggerFlow(name="restarting")
+
+    def world(name: str) -> str:
+        asked.append(name)
+        if name == "charge" and asked.count("charge") == 1:
+            raise ConnectionError("no route to the bank")
+
+        return f"{name} {len(asked)}"
+
+    async def look(data: TriggerFlowRuntimeData) -> Any:
+        return await data.call("tool", "look", world, "look")
+
+    async def ask(data: TriggerFlowRuntimeData) -> Any:
+        await data.async_set_state("looked", [data.input, data.get_state("note")])
+        return await data.async_pause_for(type="approve", payload=data.input)
+
+    async def charge(data: TriggerFlowRuntimeData) -> None:
+        await data.async_set_state("answer", data.input)
+        await data.async_set_state("charged", await data.call("tool", "charge", world, "charge"))
+
+    flow.to(look).to(ask).to(charge)
+    interventions = (
+        {"at": "call.start tool.look", "do": {"set": {"path": "note", "value": "x"}}},
+        {"at": "node.failed charge", "do": {"restart_from": "charge"}},
+    )
+    human = [{"on": "approve", "answers": ["yes", "no"]}]
+    single = asyncio.run(record_live(flow, None, human=human, intervene=interventions, timeout=20.0))
+    assert asked == ["look", "charge", "charge"]
+    assert single.evidence.output == {
+        "note": "x",
+        "looked": ["look 1", "x"],
+        "answer": "yes",
+        "charged": "charge 3",
+    }
+    assert [each.message for each in single.findings] == ["human rule 1 (on: approve) has 1 answers left over"]
+    assert [each.kind for each in single.evidence.events].count("run.start") == 2
+    assert single.tape.status == "completed"
+    assert asyncio.run(replay_tape(single.tape, flow)).evidence.output["charged"] == "charge 3"
+    (refused,) = steer({"at": "call.start tool.b", "do": {"restart_from": "nowhere"}})[1]
+    assert "intervention 1 (restart_from) was refused: the run never came to 'nowhere'" in refused.message

@@ -94,6 +94,8 @@ def test_a_suite_is_read(tmp_path: Path) -> None:
         ("    why: billed twice\n", "    why: a\n    why: b\n", "7: duplicate key 'why', first on line 6"),
         ("{status: refunded}", "{status: [}", "15: not valid YAML"),
         ("gate: {", "gate: {x: 1, ", "21: unknown key 'x'"),
+        ("{status: refunded}", "{status: refunded}, regex: '('", "15: regex: '(' is no regular expression"),
+        ("le: 100", "regex: '['", "11: regex: '[' is no regular expression"),
     ],
 )
 def test_every_problem_has_its_line(tmp_path: Path, old: str, new: str, wanted: str | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowdeck_evals.cli.app import run_command
+from flowdeck_evals.tapes import Tape
 
 FLOW = """
 from flowdeck import TriggerFlow
@@ -115,6 +116,31 @@ def test_a_fork_goes_live_and_is_kept(project: Path) -> None:
     header = json.loads((project / "fork.tape").read_text().splitlines()[0])
     assert header["forked_from"][1] > 0
     assert run_command(["replay", tape, "--from", "nowhere"]) == 3
+
+
+def test_a_fork_asks_people_anew(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A question after the place needs somebody who answers: nobody is a failure by name, --people mends it."""
+    assert run_command(["record", "evals"]) == 0
+    fork = ["replay", "evals/tapes/ann.tape", "--from", "ask"]
+    capsys.readouterr()
+    assert run_command(fork) == 1
+    said = capsys.readouterr().out
+    assert "no human rule answers interrupt 'approve' at ask" in said and "--people FILE" in said
+    (project / "people.yaml").write_text("- {on: approve, answer: later, by: bob, delay: 2h}\n")
+    assert run_command([*fork, "--people", "people.yaml", "--save", "fork.tape"]) == 0
+    (answer,) = Tape.load("fork.tape").answers
+    assert (answer.value, answer.actor) == ("later", "bob")
+    (project / "people.yaml").write_text("- {on: approve}\n- {onn: approve, answer: 1}\n")
+    assert run_command([*fork, "--people", "people.yaml"]) == 2
+    assert "people.yaml:2: unknown key 'onn'" in capsys.readouterr().err
+
+
+def test_a_replay_ends_even_when_its_flow_does_not(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A handler that ignores its cancellation is left behind, and the time limit is said."""
+    assert run_command(["record", "evals"]) == 0
+    deaf = ["--target", "tests.evals.targets_for_tests:deaf_flow", "--timeout", "0.05"]
+    assert run_command(["replay", "evals/tapes/ann.tape", *deaf]) == 3
+    assert "timed out: not done after 0.05 s" in capsys.readouterr().out
 
 
 def test_a_lossy_tape_says_so_and_does_not_replay(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from tests.evals import targets_for_tests as targets
 import flowdeck
 from flowdeck_evals import Baseline, Case, Gate, Need, Suite
 from flowdeck_evals.gate import judge, wilson_lower
-from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome, pass_power
+from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome, gather, pass_power
 from flowdeck_evals.progress import Progress
 from flowdeck_evals.reports import FORMATS, Summary, render
 
@@ -150,6 +150,24 @@ def outcome(state: str, name: str = "a", *, deterministic: bool = True, control:
     return CaseOutcome("s", name, "h", deterministic, control, Need("all"), rounds, state, "why")
 
 
+def test_too_few_rounds_are_no_pass() -> None:
+    """A case that was stopped half way, or run less often than it needs, is missing; one that is red stays red."""
+
+    def state(need: Need, wanted: int, *states: str) -> str:
+        rounds = {("s", "a"): [RoundOutcome("s", "a", "h", n, each) for n, each in enumerate(states, 1)]}
+        (found,) = gather([("s", Case(id="a", input=1, need=need), True, wanted)], rounds)
+        return found.state
+
+    most, every = Need("count", 2, 3), Need("all")
+    assert state(most, 3, "passed", "failed", "passed") == "passed"
+    assert state(most, 3, "passed", "passed") == "missing"
+    assert state(most, 2, "passed", "failed") == "missing"
+    assert state(most, 3, "failed") == "failed"
+    assert state(every, 3, "passed", "passed") == "missing"
+    assert state(every, 3, "passed", "failed") == "failed"
+    assert state(Need("pass^k", 0.9, 3), 2, "passed", "passed") == "missing"
+
+
 def code(*cases: CaseOutcome, gate: Gate | None = None, **options: Any) -> int:
     return judge([("s", gate or Gate(), list(cases))], **options).code
 
@@ -221,15 +239,27 @@ def test_progress_off_a_terminal_is_a_line_per_tenth() -> None:
 
 
 def test_baselines_say_what_is_wrong(tmp_path: Path) -> None:
-    """A known failure without a reason or an end is refused."""
+    """A known failure without a reason or an end is refused; versions are appended, never altered."""
     from flowdeck.errors import EvalError
-    from flowdeck_evals.baselines import load_baseline, save_baseline
+    from flowdeck_evals.baselines import append_baseline, baseline_path, load_baseline, read_versions
 
-    path = tmp_path / "baselines" / "s.main.json"
+    path = baseline_path(tmp_path / "s.yaml", "main")
+    assert path == tmp_path / "baselines" / "main.json"
     known = {"case": "a", "hash": "h", "why": "#12", "expires": "2026-12-31"}
-    save_baseline(path, Baseline("main", "s", "id", {"a": {"state": "failed"}}, [known]))
-    assert load_baseline(path) == Baseline("main", "s", "id", {"a": {"state": "failed"}}, [known])
-    assert load_baseline(tmp_path / "none.json") is None
-    save_baseline(path, Baseline("main", "s", known_failures=[{"case": "a", "why": "x", "expires": "soon"}]))
+    append_baseline(path, Baseline("main", "s", "id", {"a": {"state": "failed"}}, [known]))
+    first = read_versions(path)["s"][0]
+    assert load_baseline(path, "s") == Baseline("main", "s", "id", {"a": {"state": "failed"}}, [known])
+    append_baseline(path, Baseline("main", "s", "later"))
+    append_baseline(path, Baseline("main", "other", "id"))
+    assert read_versions(path)["s"] == [first, Baseline("main", "s", "later", version=2)]
+    assert load_baseline(tmp_path / "none.json", "s") is None
+    append_baseline(path, Baseline("main", "s", known_failures=[{"case": "a", "why": "x", "expires": "soon"}]))
     with pytest.raises(EvalError, match="expires"):
-        load_baseline(path)
+        load_baseline(path, "s")
+
+    path.write_text('{"format": 2}')
+    with pytest.raises(EvalError, match="not a baseline of format 1"):
+        append_baseline(path, first)
+
+    with pytest.raises(EvalError, match="a name is lower case"):
+        baseline_path(path, "../main")

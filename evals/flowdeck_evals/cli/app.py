@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from flowdeck_evals.cli.baseline import baseline
 from flowdeck_evals.cli.listing import list_suites
 from flowdeck_evals.cli.record import record
 from flowdeck_evals.cli.replay import replay
@@ -30,6 +31,7 @@ app.command("replay")(replay)
 app.command("schema")(schema)
 app.command("lint")(lint)
 app.command("report")(report)
+app.add_typer(baseline)
 
 
 def run_command(argv: list[str]) -> int:

@@ -1,10 +1,15 @@
-"""How an error of a verb becomes lines and an exit code; shared by all verbs."""
+"""How an error of a verb becomes lines and an exit code; shared by all verbs.
+
+What a user can mend is lines and code 2. Anything else is a fault of ours: a traceback, and code 3 where there should
+have been a verdict, because Python's own exit code for it, 1, would say that the gate had failed.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,7 +20,7 @@ from flowdeck.errors import FlowdeckError, SuiteError
 __all__ = ["guarded", "note", "out"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_USAGE = 2
+_USAGE, _INCOMPLETE = 2, 3
 
 
 def out(text: str) -> None:
@@ -50,14 +55,13 @@ def guarded(verdict: bool) -> Callable[[F], F]:
                 return _end([str(error)], verdict, error)
             except ModuleNotFoundError as error:
                 if error.name not in ("yaml", "duckdb"):
-                    raise
+                    return _fault(error, verdict)
 
                 return _end([f"{error.name} is not installed: pip install 'flowdeck[evals]'"], verdict, error)
+            except (typer.Exit, typer.Abort, typer.BadParameter):
+                raise
             except Exception as error:
-                if not _is_store_error(error):
-                    raise
-
-                return _end([str(error)], verdict, error)
+                return _end([str(error)], verdict, error) if _is_store_error(error) else _fault(error, verdict)
 
         return run  # type: ignore[return-value]
 
@@ -67,6 +71,16 @@ def guarded(verdict: bool) -> Callable[[F], F]:
 def _is_store_error(error: Exception) -> bool:
     layout = sys.modules.get("flowdeck.layout")
     return layout is not None and isinstance(error, layout.StoreError)
+
+
+def _fault(error: Exception, verdict: bool) -> Any:
+    """Say where the harness itself broke; no verdict can be trusted then."""
+    note("".join(traceback.format_exception(error)).rstrip())
+    note("evals: this is a fault of evals itself, not of what it evaluates; please report it")
+    if verdict:
+        out(f"verdict=incomplete code={_INCOMPLETE}")
+
+    raise typer.Exit(_INCOMPLETE)
 
 
 def _end(lines: list[str], verdict: bool, error: Exception) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +11,8 @@ import typer
 
 from flowdeck.errors import EvalError
 from flowdeck_evals.cli.guard import guarded, note, out
+from flowdeck_evals.cli.people import read_people
+from flowdeck_evals.looping import run_loop
 
 if TYPE_CHECKING:
     from flowdeck_evals.tapes import Tape
@@ -57,7 +58,7 @@ def record(
     if run or from_store:
         lossy = _stored(store, run or [], from_store, limit, folder, rewrite, options)
     elif suites:
-        lossy = _cases(suites, case or [], rewrite, _rules(people), options)
+        lossy = _cases(suites, case or [], rewrite, read_people(people), options)
     else:
         raise EvalError("name a suite to run its cases live, or --run ID or --from-store SQL for stored runs")
 
@@ -82,23 +83,6 @@ def _stored(
         for each in dict.fromkeys(chosen)
     ]
     return any(results)
-
-
-def _rules(file: Path | None) -> list[dict[str, Any]]:
-    if file is None:
-        return []
-
-    from flowdeck_evals.documents import read_yaml
-
-    try:
-        found = read_yaml(file.read_text(encoding="utf-8"), str(file)).value
-    except OSError as problem:
-        raise EvalError(f"{file} cannot be read: {problem.strerror}") from None
-
-    if not isinstance(found, list) or not all(isinstance(rule, dict) for rule in found):
-        raise EvalError(f"{file}: expected a list of human rules, as under human: in a case")
-
-    return found
 
 
 def _cases(
@@ -138,7 +122,7 @@ def _cases(
                 timeout=each.timeout,
                 **options,
             )
-            single = asyncio.run(live)
+            single = run_loop(live)
             failures = [finding.message for finding in single.findings if finding.kind == "failed"]
             if single.evidence.timed_out:
                 failures.append(single.evidence.error_message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,8 @@ import typer
 
 from flowdeck.errors import EvalError
 from flowdeck_evals.cli.guard import guarded, note, out
+from flowdeck_evals.cli.people import read_people
+from flowdeck_evals.looping import run_loop
 
 __all__ = ["replay"]
 
@@ -29,6 +30,10 @@ def replay(
     ] = None,
     stub: Annotated[
         list[str] | None, typer.Option("--stub", metavar="PORT", help="Only these ports play; others go live.")
+    ] = None,
+    people: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Who answers instead of the tape's people (with --from: after it)."),
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="TAPE", help="Keep the new run as a tape.")] = None,
     store: Annotated[
@@ -59,9 +64,10 @@ def replay(
         raise EvalError(f"target {named} is no flow")
 
     ports = {name: "tape" for each in stub or [] for name in each.split(",")}
-    modes = {**{call.port: "live" for call in tape.calls if call.port not in ports}, **ports} if ports else None
+    modes = {"clock": "live", "random": "live", "id": "live", **ports, "*": "live"} if ports else None
+    human = read_people(people)
     try:
-        single = asyncio.run(replay_tape(tape, flow, live_from=live_from, stub=modes, timeout=timeout))
+        single = run_loop(replay_tape(tape, flow, live_from=live_from, human=human, stub=modes, timeout=timeout))
     except Missing as problem:
         note(f"evals: {problem}")
         _end("incomplete", _INCOMPLETE, as_json, {"reason": str(problem)})
@@ -83,6 +89,13 @@ def replay(
     if not as_json:
         for finding in single.findings:
             out(f"{finding.kind}: {finding.message}" + (f"\n  code: {finding.source}" if finding.source else ""))
+
+        if (
+            live_from is not None
+            and people is None
+            and any("no human rule answers" in f.message for f in single.findings)
+        ):
+            out("after --from people are asked anew: --people FILE says who answers")
 
         if single.evidence.timed_out:
             out(f"timed out: {single.evidence.error_message}")

@@ -6,7 +6,6 @@ A reporter cannot change the verdict, unless it was ``--require``d.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -133,6 +132,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _drive(work: Callable[[], Any], stop: Callable[[str], None]) -> Any:
     """Run a session in an event loop; the first signal stops it and keeps its results, the second ends it at once."""
+    import asyncio
 
     async def watched() -> Any:
         loop = asyncio.get_running_loop()
