@@ -70,7 +70,8 @@ release: $(STAMP)
 		code=$$?; rm -rf "$$store"; exit $$code; }
 
 test-all: $(STAMP)
-	FLOWDECK_SIM_SEEDS=200000 $(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
+	FLOWDECK_TEST_OTHER_DUCKDB=$$($(BIN)/python -m tests.other_duckdb) FLOWDECK_SIM_SEEDS=200000 \
+		$(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.core_workloads $(subst $(comma), ,$(ONLY))

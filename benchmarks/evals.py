@@ -1,71 +1,172 @@
-"""What the eval harness costs, beside pydantic-evals: ``python -m benchmarks.evals [--install]``.
+"""What the eval harness costs, beside other runners: ``python -m benchmarks.evals [--install] [NAME …]``.
 
-1,000 trivial cases: an async task returns its input, one exact check, 16 at a time. Ours stores every result in a
-journal; pydantic-evals stores nothing. CPU per case is the slope between 1 and 1,000 cases, each figure the best of
-three in a process of its own (CPU time, so that neighbours matter less). Peers live in ``benchmarks/.envs``.
+1,000 trivial cases: an async task returns its input, one exact check, 16 at a time where the runner can. CPU per case
+is the slope between 1 and 1,000 cases; each figure is the best of a few in a process of its own (CPU time, so that
+neighbours matter less). Only ours and inspect_ai keep results. Peers live in ``benchmarks/.envs``.
+
+Further lines: a flow replayed from a tape, assertions over histories that are loaded, and ``evals list`` as a process.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ENVS = Path(__file__).parent / ".envs"
-PEER = "pydantic_evals"
-REQUIREMENT = "pydantic-evals==2.62.0"
+ROOT = Path(__file__).parents[1]
 CASES = 1_000
-ROUNDS = 3
+PEERS = {
+    "pydantic_evals": ("pydantic-evals==2.62.0",),
+    "inspect_ai": ("inspect_ai==0.3.285",),
+    "agently_devtools": ("agently-devtools==0.2.0", "agently==4.1.4.10"),
+}
+ABOUT = {
+    "flowdeck": "results stored",
+    "flowdeck_flow": "a flow of one step, results and its events stored",
+    "flowdeck_recorded": "the flow replayed from a tape, one call, results and its events stored",
+    "flowdeck_history": "assertions over loaded histories",
+    "flowdeck_list": "evals list, a process of its own",
+    "pydantic_evals": "nothing stored",
+    "inspect_ai": "log written",
+    "agently_devtools": "the reference's runner, bare callable, nothing observed or stored",
+}
 
 
-def _cpu(run: Callable[[int], None], count: int) -> float:
-    best = float("inf")
-    for _ in range(ROUNDS):
-        begun = time.process_time()
-        run(count)
-        best = min(best, time.process_time() - begun)
-
-    return best
+async def task(value: str) -> str:
+    """What is evaluated."""
+    return value
 
 
-def _slope(run: Callable[[int], None]) -> dict[str, float]:
+def _slope(run: Callable[[int], Any], rounds: int = 3) -> dict[str, float]:
+    def cpu(count: int) -> float:
+        best = float("inf")
+        for _ in range(rounds):
+            begun = time.process_time()
+            run(count)
+            best = min(best, time.process_time() - begun)
+
+        return best
+
     run(1)
-    one, many = _cpu(run, 1), _cpu(run, CASES)
+    one, many = cpu(1), cpu(CASES)
     return {"fixed_ms": one * 1e3, "ms_per_case": (many - one) / (CASES - 1) * 1e3}
 
 
-def ours() -> dict[str, float]:
-    """Results stored, then 10,000 cases for the memory."""
-    from flowdeck_evals import Case, Suite
+# -- ours ------------------------------------------------------------------------------------------------------------
 
-    async def task(value: str) -> str:
-        return value
+
+@contextlib.contextmanager
+def _suite(target: Any, **case: Any) -> Iterator[Callable[[int], None]]:
+    from flowdeck_evals import Case, Suite
 
     with tempfile.TemporaryDirectory() as store:
 
         def run(count: int) -> None:
-            cases = [Case(id=f"c{n}", input=f"q{n}", expect={"output": {"equals": f"q{n}"}}) for n in range(count)]
-            assert Suite("bench", task, tuple(cases)).run_sync(store=store, jobs=16).judge().ok
+            cases = [
+                Case(**{"input": f"q{n}", "expect": {"output": {"equals": f"q{n}"}}} | case | {"id": f"c{n}"})
+                for n in range(count)
+            ]
+            assert Suite("bench", target, tuple(cases)).run_sync(store=store, jobs=16).judge().ok
 
-        found = _slope(run)
+        yield run
+
+
+def flowdeck() -> dict[str, float]:
+    with _suite(task) as run:
+        found = _slope(run, 5)
         run(10_000)
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found | {"rss_mb_10000": peak / (1024 if sys.platform == "linux" else 1024**2)}
 
 
-def peer() -> dict[str, float]:
-    """Nothing stored, no progress shown."""
+def _one_call() -> Any:
+    from flowdeck import TriggerFlow
+
+    flow = TriggerFlow(name="bench")
+
+    async def step(data: Any) -> None:
+        await data.async_set_state("got", await data.call("web", "get", task, data.input))
+
+    flow.to(step)
+    return flow
+
+
+def flowdeck_flow() -> dict[str, float]:
+    with _suite(_one_call(), input="q", expect={"output": {"equals": {"got": "q"}}}) as run:
+        return _slope(run)
+
+
+def flowdeck_recorded() -> dict[str, float]:
+    from flowdeck_evals.single import record_live
+
+    with tempfile.TemporaryDirectory() as folder:
+        tape = asyncio.run(record_live(_one_call(), "q")).tape.save(Path(folder) / "one.tape")
+        case = {"input": "q", "level": "recorded", "tape": tape, "expect": {"output": {"equals": {"got": "q"}}}}
+        with _suite(_one_call(), **case) as run:
+            return _slope(run)
+
+
+def flowdeck_history() -> dict[str, float]:
+    """Three clauses over 20,000 runs of ten events each."""
+    from flowdeck_evals.happenings import Happening
+    from flowdeck_evals.history import matching
+    from flowdeck_evals.single import record_live
+
+    lines = asyncio.run(record_live(_one_call(), "q")).tape.lines
+    runs = [[Happening.of_line(line) for line in lines] for _ in range(20_000)]
+    path = [
+        {"in_order": ["run.start", "call.done web.get", "run.end"]},
+        {"never": "call.failed *"},
+        {"count": {"of": "node.start", "eq": 1}},
+    ]
+    best = float("inf")
+    for _ in range(3):
+        begun = time.process_time()
+        assert list(matching(path, runs)) == [None] * len(runs)
+        best = min(best, time.process_time() - begun)
+
+    return {"events_per_run": len(lines), "rounds_per_s": len(runs) / best}
+
+
+def flowdeck_list() -> dict[str, float]:
+    """CPU of the process, over the examples and over 1,000 cases in JSON lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [json.dumps({"suite": "bench", "target": "benchmarks.evals:task"})]
+        lines += [json.dumps({"case": f"c{n}", "input": n, "expect": {"output": {"equals": n}}}) for n in range(CASES)]
+        (Path(folder) / "many.jsonl").write_text("\n".join(lines))
+        found = {}
+        for name, path in (("examples_ms", str(ROOT / "examples")), ("cases_1000_ms", folder)):
+            argv = [sys.executable, "-m", "flowdeck_evals", "list", path]
+            found[name] = min(_child(argv, folder) for _ in range(5))
+
+    return found
+
+
+def _child(argv: list[str], folder: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"FLOWDECK_STORE": f"{folder}/store"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
+
+
+# -- peers -----------------------------------------------------------------------------------------------------------
+
+
+def pydantic_evals() -> dict[str, float]:
     from pydantic_evals import Case, Dataset  # type: ignore[import-not-found, unused-ignore]
     from pydantic_evals.evaluators import EqualsExpected  # type: ignore[import-not-found, unused-ignore]
-
-    async def task(value: str) -> str:
-        return value
 
     def run(count: int) -> None:
         cases = [Case(name=f"c{n}", inputs=f"q{n}", expected_output=f"q{n}") for n in range(count)]
@@ -75,25 +176,92 @@ def peer() -> dict[str, float]:
     return _slope(run)
 
 
+def inspect_ai() -> dict[str, float]:
+    from inspect_ai import Task, eval  # type: ignore[import-not-found, unused-ignore]
+    from inspect_ai.dataset import MemoryDataset, Sample  # type: ignore[import-not-found, unused-ignore]
+    from inspect_ai.scorer import exact  # type: ignore[import-not-found, unused-ignore]
+    from inspect_ai.solver import solver  # type: ignore[import-not-found, unused-ignore]
+
+    @solver  # type: ignore[untyped-decorator, unused-ignore]
+    def echo() -> Any:
+        async def solve(state: Any, generate: Any) -> Any:
+            state.output.completion = await task(state.input_text)
+            return state
+
+        return solve
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(count: int) -> None:
+            samples = [Sample(id=f"c{n}", input=f"q{n}", target=f"q{n}") for n in range(count)]
+            evaluated = Task(dataset=MemoryDataset(samples), solver=echo(), scorer=exact())
+            (log,) = eval(evaluated, model="mockllm/model", display="none", log_dir=folder, max_samples=16)
+            assert log.results.scores[0].metrics["mean"].value == 1.0
+
+        return _slope(run, 2)
+
+
+def agently_devtools() -> dict[str, float]:
+    from agently_devtools import (  # type: ignore[import-not-found, unused-ignore]
+        EvaluationBridge,
+        EvaluationCase,
+        EvaluationRule,
+        EvaluationRunner,
+    )
+
+    bridge = EvaluationBridge(observe=False, ensure_listener=False)
+    bridge.register = bridge.unregister = lambda event_center: None  # else each round is posted to a server
+    runner = EvaluationRunner(bridge=bridge)
+    rules = [EvaluationRule(name="equal", evaluator=lambda record: record.output == record.input)]
+
+    def run(count: int) -> None:
+        binding = bridge.bind_callable(
+            lambda case: task(case.input), suite_id="bench", target_type="callable", target_name="task"
+        )
+        cases = [EvaluationCase(case_id=f"c{n}", input=f"q{n}") for n in range(count)]
+        assert runner.run(binding, cases=cases, rules=rules).passed_rounds == count
+
+    return _slope(run)
+
+
+# -- all of them -----------------------------------------------------------------------------------------------------
+
+
+def _python(name: str, install: bool) -> Path:
+    if name not in PEERS:
+        return Path(sys.executable)
+
+    python = ENVS / name / "bin" / "python"
+    if install and not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(ENVS / name)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[name]], check=True)
+
+    return python
+
+
 def main() -> None:
+    """Measure everything, or the names given."""
     if "--one" in sys.argv:
-        print(json.dumps(ours() if sys.argv[-1] == "ours" else peer()))
+        name = sys.argv[-1]
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = globals()[name]()
+
+        print(json.dumps({key: round(value, 4) for key, value in found.items()}))
         return
 
-    python = ENVS / PEER / "bin" / "python"
-    if "--install" in sys.argv and not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVS / PEER)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", REQUIREMENT], check=True)
+    wanted = [name for name in sys.argv[1:] if not name.startswith("-")] or list(ABOUT)
+    for name in wanted:
+        python = _python(name, "--install" in sys.argv)
+        label = f"{name:18} {ABOUT[name]:75}"
+        if not python.exists():
+            print(f"{label} not installed, run with --install")
+            continue
 
-    for name, interpreter in (("ours", Path(sys.executable)), ("peer", python)):
-        if interpreter.exists():
-            done = subprocess.run([str(interpreter), __file__, "--one", name], capture_output=True, text=True)
-            print(
-                f"{'flowdeck, stored' if name == 'ours' else REQUIREMENT + ', nothing stored':36}",
-                done.stdout.strip() or done.stderr,
-            )
-        else:
-            print(f"{REQUIREMENT}: not installed, run with --install")
+        # A peer's interpreter must not find the package that has its name beside this file.
+        done = subprocess.run(
+            [str(python), "-P", __file__, "--one", name], capture_output=True, text=True, cwd=tempfile.gettempdir()
+        )
+        print(label, done.stdout.strip() or done.stderr[-2000:])
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.segment import Segment
-from tests.devtools.scene import Scene
-from tests.devtools.terminal import Terminal
+from tests.devtools.scene import Scene, busy_store
 
+from benchmarks import tui_terminal as terminal
 from flowdeck_devtools.core.bars import TimeScale, draw
 from flowdeck_devtools.core.critical import critical_path
 from flowdeck_devtools.core.failure import first_failure
@@ -30,20 +30,20 @@ from flowdeck_devtools.filter import compile_line
 
 ROWS = 34
 SPANS = 100_000
-TAIL_SECONDS = 6.0
-PER_SECOND = 10_000
 FILTERS = ("refund", "level>=error", "kind:chunk.* -kind:chunk.started", "data.index>50000", "/cu.tomer/ OR attempt>1")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", help="of: spans filter tail (all)")
+    parser.add_argument("what", nargs="*", help=f"of: {' '.join(MEASURES)} (all)")
+    parser.add_argument("--store", type=Path, help="for paint: a store, such as one of benchmarks.store_make")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    wanted = options.what or ["spans", "filter", "tail"]
+    if options.store is not None:
+        _STORE.append(options.store)
     found: dict[str, float] = {}
-    for name, measure in (("spans", spans), ("filter", filters), ("tail", tail)):
-        if name in wanted:
+    for name, measure in MEASURES.items():
+        if name in (options.what or MEASURES):
             with tempfile.TemporaryDirectory() as folder:
                 found |= measure(Path(folder) / "store")
     for label, value in found.items():
@@ -130,38 +130,53 @@ def filters(store: Path) -> dict[str, float]:
     return found
 
 
-def tail(store: Path) -> dict[str, float]:
-    """First paint, idle, and the tail of 10,000 events a second, as percent of a core."""
-    scene = Scene(store)
-    run = scene.execution("busy", at=0.0)
-    terminal = Terminal(store)
-    terminal.wait_for("busy")
-    found = {"tail: s CPU to the first paint": terminal.cpu_seconds()}
-    terminal.press("5")
-    time.sleep(6.0)
-    begun, at = terminal.cpu_seconds(), time.monotonic()
-    time.sleep(TAIL_SECONDS)
-    found["tail: % of a core, idle"] = 100 * (terminal.cpu_seconds() - begun) / (time.monotonic() - at)
-    batch = PER_SECOND // 50
-    step = run.step_run()
-    payload = {"chunk_name": "work", "input": {"text": "x" * 500}}
-    lines = [
-        scene.line("chunk.started", at=50.0, run=step, payload=payload, scope=f"for_each[{n}]/work", attempt=1)
-        for n in range(int(PER_SECOND * (TAIL_SECONDS + 2)))
-    ]
-    place, started = 0, time.monotonic()
-    begun, at = terminal.cpu_seconds(), time.monotonic()
-    while time.monotonic() - started < TAIL_SECONDS and place < len(lines):
-        scene._file.write(b"\n".join(lines[place : place + batch]) + b"\n")
-        place += batch
-        time.sleep(max(0.0, started + place / PER_SECOND - time.monotonic()))
-    wall = time.monotonic() - at
-    found["tail: events/s written"] = place / wall
-    found["tail: % of a core at that rate"] = 100 * (terminal.cpu_seconds() - begun) / wall
-    found["tail: MB resident"] = terminal.rss_mb()
-    terminal.close()
-    scene.close()
-    return found
+def paint(store: Path) -> dict[str, float]:
+    """First paint, idle and the runs page, on a small store or on that of ``--store``."""
+    given = _STORE[0] if _STORE else None
+    if given is None:
+        busy_store(store).close()
+    return {
+        **terminal.first_paint(given or store),
+        **terminal.idle(given or store),
+        **terminal.runs_page(given or store),
+    }
+
+
+def in_scene(measure: Callable[[Scene], dict[str, float]]) -> Callable[[Path], dict[str, float]]:
+    """A measurement on a fresh store with one writer."""
+
+    def run(store: Path) -> dict[str, float]:
+        scene = Scene(store)
+        try:
+            return measure(scene)
+        finally:
+            scene.close()
+
+    return run
+
+
+def many_steps(scene: Scene) -> None:
+    """One open run of 100,000 steps in the journal."""
+    run = scene.execution("large", at=0.0)
+    lines: list[bytes] = []
+    for index in range(SPANS):
+        step, scope, at = run.step_run(), f"for_each[{index}]/work", index / 1000
+        payload = {"chunk_name": "work"}
+        lines.append(scene.line("chunk.started", at=at, run=step, payload=payload, scope=scope, attempt=1))
+        lines.append(scene.line("chunk.completed", at=at + 1, run=step, scope=scope, duration_us=1_000_000))
+    scene._file.write(b"\n".join(lines) + b"\n")
+
+
+MEASURES: dict[str, Callable[[Path], dict[str, float]]] = {
+    "spans": spans,
+    "filter": filters,
+    "paint": paint,
+    "keys": in_scene(terminal.keys),
+    "visible": in_scene(terminal.emitted_to_visible),
+    "waterfall": in_scene(lambda scene: terminal.waterfall(scene, many_steps, "large")),
+    "tail": in_scene(terminal.tail),
+}
+_STORE: list[Path] = []
 
 
 if __name__ == "__main__":

@@ -79,6 +79,10 @@ class Observation:
         """The id under which this process writes to the store."""
         return None if self._store is None else getattr(self._store.sink, "writer", None)
 
+    def shares(self, sink: Sink) -> bool:
+        """Whether another observation of this process writes through ``sink``, too."""
+        return self._store is not None and sink is self._store.sink and self._store.users > 1
+
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""

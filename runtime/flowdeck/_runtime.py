@@ -287,6 +287,8 @@ class Runtime:
             self._stores[wanted] = known
             if self.services.control is None:
                 self.services.control = known.control
+        else:
+            self.center.narrow_sink(known.sink, None)  # who comes second wants more than what the first one watches
 
         known.users += 1
         return known

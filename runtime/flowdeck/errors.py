@@ -36,6 +36,17 @@
       * ExecutionEnvironmentApprovalDenied (PermissionError): it was not allowed
       * ExecutionEnvironmentTimeout (TimeoutError): what ran in it took too long and was killed
       * ExecutionEnvironmentRefused (PermissionError): its policy does not allow that command, path or query
+    * ModelError (RuntimeError): a model could not be asked, or did not answer; ``retryable`` ones are tried again
+      * ModelNotConfigured (ValueError): no model was named, or its provider cannot be had
+      * ModelUnreachable (ConnectionError): its server cannot be reached
+      * ModelStreamCut (ConnectionError): the answer ended before its end
+      * ModelTimeout (TimeoutError): it took too long
+      * ModelRateLimited: too many requests; carries ``retry_after``
+      * ModelServerFailed: the provider failed (HTTP 5xx)
+      * ModelAuthenticationFailed (PermissionError): the key is missing or wrong
+      * ModelRequestRefused (ValueError): the provider refuses the request (HTTP 4xx)
+      * ModelProtocolError: what came is no answer
+      * ModelOutputError (ValueError): the answer is not what was asked for; carries ``reason`` and the text
   * EvalError: an evaluation cannot be done as asked
     * SuiteError (ValueError): a suite file is wrong; carries every problem with its file and line
   * SessionError (ValueError): a session, its store or a handler cannot be used as asked
@@ -91,6 +102,17 @@ __all__ = [
     "InterventionSettled",
     "InterventionTargetWarning",
     "MissingResource",
+    "ModelAuthenticationFailed",
+    "ModelError",
+    "ModelNotConfigured",
+    "ModelOutputError",
+    "ModelProtocolError",
+    "ModelRateLimited",
+    "ModelRequestRefused",
+    "ModelServerFailed",
+    "ModelStreamCut",
+    "ModelTimeout",
+    "ModelUnreachable",
     "PendingInterruptsError",
     "SessionError",
     "SnapshotError",
@@ -318,6 +340,95 @@ class ExecutionEnvironmentRefused(ExecutionEnvironmentError, PermissionError):
     """The environment's policy does not allow that command, path or query."""
 
     code = "execution_environment.refused"
+
+
+class ModelError(ExecutionError, RuntimeError):
+    """A model could not be asked, or did not answer.
+
+    Attributes:
+        status: the HTTP status, where there was one.
+        retry_after: seconds the provider asks to wait.
+        model: the model's name.
+    """
+
+    retryable = False
+    """Whether another attempt may go better."""
+
+    def __init__(
+        self, message: str, status: int | None = None, retry_after: float | None = None, model: str = ""
+    ) -> None:
+        super().__init__(message, status, retry_after, model)  # so that a recording can make it anew
+        self.status = status
+        self.retry_after = retry_after
+        self.model = model
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ModelNotConfigured(ModelError, ValueError):
+    """No model was named, or its provider cannot be had. The message says how to name one."""
+
+
+class ModelUnreachable(ModelError, ConnectionError):
+    """The model's server cannot be reached."""
+
+    retryable = True
+
+
+class ModelStreamCut(ModelError, ConnectionError):
+    """The answer ended before its end: the connection was lost, or the server stopped without a finish reason."""
+
+    retryable = True
+
+
+class ModelTimeout(ModelError, TimeoutError):
+    """The model took too long."""
+
+    retryable = True
+
+
+class ModelRateLimited(ModelError):
+    """Too many requests. ``retry_after`` is what the provider asks for."""
+
+    retryable = True
+
+
+class ModelServerFailed(ModelError):
+    """The provider failed, with an HTTP status from 500 on."""
+
+    retryable = True
+
+
+class ModelAuthenticationFailed(ModelError, PermissionError):
+    """The key is missing, wrong, or not allowed to do that."""
+
+
+class ModelRequestRefused(ModelError, ValueError):
+    """The provider refuses the request as it is: an unknown model, a wrong option, too long a prompt."""
+
+
+class ModelProtocolError(ModelError):
+    """What came is no answer of the provider's protocol."""
+
+    retryable = True
+
+
+class ModelOutputError(ModelError, ValueError):
+    """The answer is not what was asked for, after all attempts.
+
+    Attributes:
+        reason: ``parse``, ``schema``, ``ensure_keys`` or ``validation``.
+        text: the last answer.
+        attempts: how many there were.
+    """
+
+    def __init__(self, message: str, reason: str = "parse", text: str = "", attempts: int = 1, model: str = "") -> None:
+        super().__init__(message, None, None, model)
+        self.args = (message, reason, text, attempts, model)
+        self.reason = reason
+        self.text = text
+        self.attempts = attempts
 
 
 class EvalError(FlowdeckError):

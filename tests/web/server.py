@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,16 @@ def free_socket() -> socket.socket:
     return listening
 
 
-@contextmanager
-def serving(service: FlowService) -> Iterator[str]:
+def serving(service: FlowService) -> AbstractContextManager[str]:
     """Serve until the end of the block; gives the base address."""
+    return serving_app(service.app())
+
+
+@contextmanager
+def serving_app(app: Any) -> Iterator[str]:
+    """The same of any application."""
     listening = free_socket()
-    config = uvicorn.Config(service.app(), log_level="error", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.web.server import events_of, free_socket
 
-ITEMS = 120
+ITEMS = 80
 
 
 class Server:

@@ -146,9 +146,7 @@ class Desk:
             tenant_id=caller.tenant_id,
             user_id=caller.user_id,
         )
-        task = asyncio.get_running_loop().create_task(self._run(flow, execution, value))
-        self._running[execution_id] = task
-        await asyncio.sleep(0)  # it has begun now, and what it begins with is recorded
+        task = await self.launch(flow, execution, value)
         log = execution._log
         if log is not None and not task.done():
             try:
@@ -162,6 +160,13 @@ class Desk:
                 return known, False
 
         return execution, True
+
+    async def launch(self, flow: TriggerFlow, execution: TriggerFlowExecution, value: Any) -> asyncio.Task[None]:
+        """Start a run beside the caller, and return its task once it has begun and that is recorded."""
+        task = asyncio.get_running_loop().create_task(self._run(flow, execution, value))
+        self._running[execution.id] = task
+        await asyncio.sleep(0)
+        return task
 
     async def _run(self, flow: TriggerFlow, execution: TriggerFlowExecution, value: Any) -> None:
         try:

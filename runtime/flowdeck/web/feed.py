@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -85,7 +85,7 @@ async def feed(
     expose_errors: bool = False,
     translate: Translate | None = product_event,
     heartbeat: float = 15.0,
-) -> AsyncIterator[list[Frame]]:
+) -> AsyncGenerator[list[Frame], None]:
     """Yield frames in batches, live, until the run has ended; an empty batch is a heartbeat.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -31,7 +31,9 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncIterator[list[Frame]], *, stall: float = 30.0, stop: asyncio.Event | None = None):
+    def __init__(
+        self, frames: AsyncGenerator[list[Frame], None], *, stall: float = 30.0, stop: asyncio.Event | None = None
+    ):
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._frames = frames
@@ -63,7 +65,7 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self._frames) as frames:  # type: ignore[type-var]
+        async with aclosing(self._frames) as frames:
             body = f"retry: {RETRY_MS}\n\n".encode()
             await self._chunk(send, body)
             async for batch in frames:
