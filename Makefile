@@ -6,6 +6,7 @@
 #   make test-all   the slow lanes too: full kill counts, full simulations
 #   make bench      what a step, an event and a pause cost here, beside the bare limits and other engines
 #                   (ONLY=W1,W4 and PEERS=burr,langgraph choose)
+#   make docs       the documentation as a site, in ./site
 
 SHELL := /bin/sh
 VENV ?= .venv
@@ -20,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check lint types contracts format test release test-all bench screenshots clean
+.PHONY: help install demo check lint types contracts format test release test-all bench docs screenshots clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -83,6 +84,14 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.store_query
 	$(BIN)/python -m benchmarks.evals --install
 	$(BIN)/python -m benchmarks.peers --install
+
+# The site, in ./site: references are written from the code first.
+docs: $(STAMP)
+	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m docs.event_reference
+	$(BIN)/python -m docs.command_reference
+	$(BIN)/python -m docs.sql_reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 screenshots: $(STAMP)
 	$(BIN)/python -m docs.screenshots

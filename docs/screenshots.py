@@ -28,6 +28,7 @@ SHOTS = (
     ("3", "devtools-inbox"),
     ("5", "devtools-events"),
 )
+TOKEN = "made-for-one-picture"
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
@@ -57,6 +58,47 @@ async def draw(store: Path) -> None:
             print(f"docs/images/{target.name}")
 
 
+def browse(store: Path) -> None:
+    """The page in a real browser, where there is one."""
+    from tests.devtools.browser import browser_path, open_page
+
+    if browser_path() is None:
+        print("docs/images/devtools-browser.png is left as it is: no Chromium here")
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "flowdeck_devtools.cli",
+        "devtools",
+        "--serve",
+        "--port",
+        "0",
+        "--store",
+        str(store),
+    ]
+    environment = {**os.environ, "FLOWDECK_DEVTOOLS_TOKEN": TOKEN}
+    server = subprocess.Popen([*command, "--store", str(store)], stdout=subprocess.PIPE, env=environment, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+
+        async def look(profile: Path) -> bytes:
+            async with open_page(url, profile) as page:
+                await page.until(lambda: b"licence-audit" in page.received, "the runs")
+                for key in ("\r", "m"):
+                    await page.press(key)
+                    await asyncio.sleep(1.5)
+                return await page.picture()
+
+        with tempfile.TemporaryDirectory() as profile:
+            picture = asyncio.run(look(Path(profile)))
+        (IMAGES / "devtools-browser.png").write_bytes(picture)
+        print("docs/images/devtools-browser.png")
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main() -> int:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +115,7 @@ def main() -> int:
         try:
             asyncio.run(until(lambda: (store / "state.db").exists(), "the demo to start"))
             asyncio.run(draw(store))
+            browse(store)
         finally:
             worker.kill()
             worker.wait()

@@ -52,15 +52,14 @@ class _Lazy(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         module, _, attribute = COMMANDS[name].partition(":")
         found = getattr(import_module(module), attribute)
+        holder = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         if isinstance(found, typer.Typer):
-            made = typer.main.get_group(found)
-            made.name = name
-            return made
+            holder.add_typer(found, name=name)
+            return typer.main.get_group(holder).commands[name]
 
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         alias = _ALIASES.get(name)
-        alone.command(name, hidden=alias is not None, help=f"The same as {alias}." if alias else None)(found)
-        return typer.main.get_command(alone)
+        holder.command(name, hidden=alias is not None, help=f"The same as {alias}." if alias else None)(found)
+        return typer.main.get_command(holder)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)

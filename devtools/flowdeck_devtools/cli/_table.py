@@ -118,6 +118,9 @@ def _is_numeric(values: Iterable[Any]) -> bool:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.9g}"  # a person reads 0.074; --format json has every digit
+
     return "NULL" if value is None else clean(text_value(value), limit=4 * _MAX_COLUMN)
 
 
