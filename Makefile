@@ -5,7 +5,8 @@
 #   make release    the evaluation suites of the examples, replayed from tapes (seconds)
 #   make test-all   the slow lanes too: full kill counts, full simulations
 #   make bench      what a step, an event and a pause cost here, beside the bare limits and other engines
-#                   (ONLY=W1,W4 and PEERS=burr,langgraph choose)
+#                   (ONLY=W1,W4 or ONLY=core,otlp and PEERS=burr,langgraph choose); writes benchmarks/RESULTS.md
+#   make bench-quick  the hot path against the figures kept in benchmarks/reference.json
 #   make docs       the documentation as a site, in ./site
 
 SHELL := /bin/sh
@@ -18,10 +19,10 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 # The tests start hundreds of interpreters: each compiled everything anew where this forbade to keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
-comma := ,
+
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check lint types contracts format test release test-all bench docs screenshots clean
+.PHONY: help install demo check lint types contracts format test release test-all bench bench-quick docs screenshots clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -75,15 +76,10 @@ test-all: $(STAMP)
 		$(BIN)/pytest -n $(JOBS) --dist loadgroup --timeout 1800
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.core_workloads $(subst $(comma), ,$(ONLY))
-	$(BIN)/python -m benchmarks.control_plane
-	$(BIN)/python -m benchmarks.durable
-	$(BIN)/python -W ignore -m benchmarks.otlp
-	$(BIN)/python -m benchmarks.store_ingest
-	$(BIN)/python -m benchmarks.tui
-	$(BIN)/python -m benchmarks.store_query
-	$(BIN)/python -m benchmarks.evals --install
-	$(BIN)/python -m benchmarks.peers --install
+	$(BIN)/python -m benchmarks --install
+
+bench-quick: $(STAMP)
+	$(BIN)/python -m benchmarks --quick
 
 # The site, in ./site: references are written from the code first.
 docs: $(STAMP)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 __all__ = ["Figure", "measure", "measure_async", "peak_rss_mb", "reset_peak", "table"]
@@ -99,7 +101,12 @@ def rate(name: str, seconds: list[float], per: float, *, target: float | None = 
 
 
 def table(figures: list[Figure]) -> str:
-    """Return the figures as a Markdown table."""
+    """Return the figures as a Markdown table. ``FLOWDECK_BENCH_FIGURES`` names a file that gets them as JSON, too."""
+    kept = os.environ.get("FLOWDECK_BENCH_FIGURES")
+    if kept:
+        with Path(kept).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(figure)) + "\n" for figure in figures)
+
     lines = ["| figure | median | best | worst | target | verdict | x bare limit |", "|---|---|---|---|---|---|---|"]
     for f in figures:
         target = "" if f.target is None else f"{'>=' if f.at_least else '<='} {f.target:,.4g}"
