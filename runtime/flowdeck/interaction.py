@@ -192,18 +192,25 @@ class ProductMapper:
     # -- following -------------------------------------------------------------------------------------------------
 
     async def follow(self, execution: TriggerFlowExecution) -> AsyncIterator[ProductEvent]:
-        """Follow a run to its end. It must have been started; a run that waits is followed while it waits."""
+        """Follow a run to its end. It must have been started; a run that waits is followed while it waits.
+
+        A failure is an event, not an error: it is raised where the result is read.
+        """
         self.execution_id = self.execution_id or execution.id
         self.task_id = self.task_id or execution.run_context.meta.get("task_id")
-        async for item in execution.get_async_runtime_stream(timeout=None):
-            event = self.of_stream(item)
-            if event is None:
-                continue
+        try:
+            async for item in execution.get_async_runtime_stream(timeout=None):
+                event = self.of_stream(item)
+                if event is None:
+                    continue
 
-            if event.status == "waiting" and self._of_a_child(item, execution):
-                continue  # it is asked here as well, under the id it can be answered by
+                if event.status == "waiting" and self._of_a_child(item, execution):
+                    continue  # it is asked here as well, under the id it can be answered by
 
-            yield event
+                yield event
+        except Exception:
+            if execution.get_status() != "failed":
+                raise
 
         ended = self.of_end(execution.get_status(), execution.result.get_state())
         if ended is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -150,6 +151,58 @@ async def test_no_key_and_no_header_reaches_an_event(host: Runtime, events: Coll
 
     assert b"[redacted]" in told_all
     assert all(problem.__cause__ is None and problem.__suppress_context__ for problem in problems)
+
+
+class Odd:
+    """A requester that says what is no text."""
+
+    name = "odd"
+
+    async def stream(self, request: Any) -> AsyncIterator[tuple[str, Any]]:
+        yield "delta", "some"
+        yield "delta", 5
+        yield "meta", {"finish_reason": "stop"}
+
+
+async def test_a_defect_in_the_middle_ends_every_reader(host: Runtime, events: Collector) -> None:
+    """Whatever breaks while an answer is read, readers get the error, and every run its end."""
+    response = host.create_agent("x").use_model(Odd()).input("x").get_response()
+    with pytest.raises(TypeError):
+        async with asyncio.timeout(5):
+            assert [text async for text in response.get_async_generator("delta")]
+
+    with pytest.raises(TypeError):
+        await response.async_get_data()
+
+    assert told(events)[-3:] == ["model.request_failed", "request.failed", "agent_turn.failed"]
+
+
+@pytest.mark.parametrize(
+    ("said", "data"),
+    [
+        ('{"a": "x\ud83d y"}', {"a": "x\N{REPLACEMENT CHARACTER} y"}),
+        ('{"a": "x\\ud83d y"}', {"a": "x\N{REPLACEMENT CHARACTER} y"}),
+        ('{"a": "line\nnext"}', {"a": "line\nnext"}),
+        ('{"a": "1", "a": "2"}', {"a": "2"}),
+        ('{"a": NaN}', None),
+        ("{'a': 1}", None),
+        ('{"a": ' + "[" * 5_000, None),
+        ('{"a": 1' + "0" * 5_000 + "}", None),
+        ("", None),
+    ],
+)
+async def test_odd_answers(host: Runtime, events: Collector, said: str, data: Any) -> None:
+    """They are read as far as they can be written down again, or refused by name; instant never says otherwise."""
+    with asking(host, [ModelReply(said, piece=3)]) as (agent, _):
+        response = agent.input("x").output({"a": str}).get_response(max_retries=0)
+        done = {item.path: item.value async for item in response.get_async_generator("instant") if item.is_complete}
+        if data is None:
+            with pytest.raises(ModelOutputError, match="no whole JSON object"):
+                await response.async_get_data()
+        else:
+            assert await response.async_get_data() == data == done
+
+    assert all(record.encoded.decode() for record in events.records)
 
 
 @pytest.mark.slow

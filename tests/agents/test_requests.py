@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -167,12 +168,15 @@ async def test_generators(host: Runtime, events: Collector) -> None:
         named = [pair async for pair in response.get_async_generator("specific", specific=["done", "meta"])]
         original = [piece async for piece in response.get_async_generator("original")]
         whole = await response.async_get_data(type="all")
+        response.cancel_logs()
+        response.cancel_logs()
         with pytest.raises(ValueError, match="expected one of"):
             await anext(response.get_async_generator("nope"))  # type: ignore[call-overload]
 
         with pytest.raises(ValueError, match="expected some of"):
             await anext(response.get_async_generator("specific"))  # type: ignore[call-overload]
 
+    assert len(events.of("model.streaming_canceled")) == 1
     kinds = [kind for kind, _ in everything if kind != "original_delta"]
     assert kinds[0] == "reasoning_delta"
     assert kinds[-4:] == ["meta", "original_done", "reasoning_done", "done"]
@@ -212,6 +216,13 @@ async def test_prompts(host: Runtime, events: Collector) -> None:
         assert server.requests[-1]["messages"][-1]["content"][1]["image_url"]["url"] == "http://127.0.0.1/a.png"
         with pytest.raises(ValueError, match="there are system"):
             agent.create_request().set_request_prompt("inptu", 1)
+
+        loaded = agent.create_request().load_prompt({"input": "hi ${who}", "info": {"n": 1}}, {"who": "Bo"})
+        assert "[INPUT]\nhi Bo" in await loaded.async_start()
+        with pytest.raises(ValueError, match="'model'"):
+            loaded.load_prompt({"input": "no", "model": "other"})
+
+        assert loaded.slots["input"] == "hi Bo"
 
 
 async def test_sessions(host: Runtime, events: Collector) -> None:
@@ -255,6 +266,27 @@ async def test_the_last_reader_to_be_cancelled_cancels_the_call(host: Runtime, e
             await response.async_get_data()
 
         assert await agent.input("x").async_start() == "quick"
+
+
+async def test_cancelled_before_it_began(host: Runtime, events: Collector) -> None:
+    """Nobody waits for ever for a turn that was given up before its first step."""
+    with asking(host, ["never asked"]) as (agent, server):
+        response = agent.input("x").get_response()
+        response.execution.begin()
+        response.execution._task.cancel()  # type: ignore[union-attr]
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await response.async_get_data()
+
+            assert [text async for text in _quiet(response)] == []
+
+        assert (response.execution.status, server.requests) == ("cancelled", [])
+
+
+async def _quiet(response: Any) -> AsyncIterator[str]:
+    with contextlib.suppress(asyncio.CancelledError):
+        async for text in response.get_async_generator("delta"):
+            yield text
 
 
 async def test_inside_a_chunk(host: Runtime, events: Collector) -> None:

@@ -388,7 +388,7 @@ class ActionLoop(LoopLimits):
     def _watch(self, execution: TriggerFlowExecution) -> None:
         """Whatever ends the execution before the loop is done (a cancellation, a failed step) ends the loop, too."""
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        execution._closed_waiters.append(closed)
+        execution._closed_waiters = (*execution._closed_waiters, closed)
         closed.add_done_callback(partial(self._closed, ref(execution)))
 
     def _closed(self, held: ref[TriggerFlowExecution], _: asyncio.Future[None]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.actions.loop import ActionLoop
 from flowdeck.actions.runtime import ActionRuntime
-from flowdeck.agents.agent_events import agent_events
+from flowdeck.agents.agent_events import AgentEvents
 from flowdeck.agents.checks import Checks
 from flowdeck.agents.request import AgentRequest, PromptSlots, checked_slot, filled
 from flowdeck.agents.session import Message, Session
@@ -72,6 +72,7 @@ class Agent(PromptSlots, SettingsScope):
         self._shared_actions = shared_actions
         self._session_store: SessionStore | None = None
         self._model: ModelConfig | None = None
+        self._events: AgentEvents | None = None
         self._ordinals = itertools.count()
         self._loop: ActionLoop | None = None
         self.prompt: dict[str, Any] = {}
@@ -153,6 +154,12 @@ class Agent(PromptSlots, SettingsScope):
             return data.execution._services
 
         return selected_services() or self._services
+
+    def _events_of(self, services: Services) -> AgentEvents:
+        if self._events is None or self._events.center is not services.center:
+            self._events = AgentEvents(services.center)
+
+        return self._events
 
     def _next_ordinal(self) -> int:
         return next(self._ordinals)
@@ -255,7 +262,7 @@ class Agent(PromptSlots, SettingsScope):
         return self
 
     def _tell(self, name: str, payload: Mapping[str, Any], run: RunContext | None) -> None:
-        events = agent_events(self._services_for(None).center)
+        events = self._events_of(self._services_for(None))
         events.tell(f"session.{name}", payload, run, source="SessionExtension")
 
     # -- workspace ---------------------------------------------------------------------------------------------------

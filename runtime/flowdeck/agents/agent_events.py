@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from flowdeck.events.center import EventCenter
     from flowdeck.events.eventtype import EventType
     from flowdeck.events.lineage import RunContext
 
-__all__ = ["AgentEvents", "agent_events"]
+__all__ = ["AgentEvents"]
 
 _NAMES: Final = (
     *(f"agent_turn.{name}" for name in ("started", "completed", "failed")),
@@ -54,9 +53,10 @@ _NAMES: Final = (
 class AgentEvents:
     """The event types of one Event Center, looked up once."""
 
-    __slots__ = ("__weakref__", "streaming", "types")
+    __slots__ = ("center", "streaming", "types")
 
     def __init__(self, center: EventCenter) -> None:
+        self.center = center
         self.types: dict[str, EventType] = {name: center.type(name) for name in _NAMES}
         self.streaming = self.types["model.streaming"]
 
@@ -90,15 +90,3 @@ class AgentEvents:
                 attempt=attempt,
                 source=source,
             )
-
-
-_known: WeakKeyDictionary[EventCenter, AgentEvents] = WeakKeyDictionary()
-
-
-def agent_events(center: EventCenter) -> AgentEvents:
-    """Return the event types of ``center``."""
-    events = _known.get(center)
-    if events is None:
-        events = _known[center] = AgentEvents(center)
-
-    return events

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.models.output import ReadAnswer
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from flowdeck.models.requester import Piece
 
 __all__ = ["Attempt"]
+
+_LONE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True, eq=False)
@@ -35,10 +38,14 @@ class Attempt:
 
     def take(self, piece: Piece) -> None:
         """Add what has come."""
-        if not self.first_ns and piece[0] != "meta":
+        kind, said = piece
+        if not self.first_ns and kind != "meta":
             self.first_ns = time.perf_counter_ns()
 
-        self.pieces.append(piece)
+        if type(said) is str and not said.isascii():
+            said = _LONE.sub("\N{REPLACEMENT CHARACTER}", said)  # half a surrogate pair cannot be written anywhere
+
+        self.pieces.append((kind, said))
 
     @property
     def duration_us(self) -> int:

@@ -38,6 +38,24 @@ class Refusal:
     """The validator itself failed, or answered something that is no verdict."""
     raises: bool = False
 
+    @property
+    def retry_reason(self) -> str:
+        """What ``model.retrying`` calls it."""
+        return "validation" if self.reason == "validation" else "output_constraints"
+
+    def as_payload(self) -> dict[str, Any]:
+        """Return what ``model.retrying`` says of it."""
+        said: dict[str, Any] = {"validation_reason": self.text}
+        if self.reason == "validation":
+            said |= {
+                "validator_name": self.validator,
+                "validation_stop": self.stop,
+                "validation_no_retry": not self.retry,
+                "validation_payload": self.payload,
+            }
+
+        return said
+
 
 @dataclass(frozen=True, slots=True)
 class Checks:

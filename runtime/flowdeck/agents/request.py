@@ -139,6 +139,20 @@ class AgentRequest(PromptSlots):
         """
         return self._slot(checked_slot(key), value, mappings, always=False)
 
+    def load_prompt(self, slots: Mapping[str, Any], mappings: Mapping[str, Any] | None = None) -> Self:
+        """Set several slots from a mapping, as a client may send them; chainable.
+
+        Raises:
+            ValueError: there is no slot of a name. Nothing was set.
+        """
+        for name in slots:
+            checked_slot(name)
+
+        for name, value in slots.items():
+            self.set_request_prompt(name, value, mappings)
+
+        return self
+
     def use_model(self, model: Any, **options: Any) -> Self:
         """Ask another model than the agent's, this once; see :meth:`Agent.use_model`. Chainable."""
         self._model = ModelConfig.of(model, **options)

@@ -5,13 +5,11 @@ All of them share one call of the model: whoever comes late gets everything from
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from flowdeck.agents.checks import Checks, Refusal
+from flowdeck.agents.synchronous import closing, in_a_thread
 from flowdeck.agents.turn import AgentExecution
 from flowdeck.errors import FlowdeckError
 from flowdeck.execution.sync import run_sync
@@ -29,7 +27,6 @@ _EVENTS: Final = (
     "delta", "reasoning_delta", "tool_calls", "original_delta", "meta", "original_done", "reasoning_done", "done",
     "retry", "error",
 )  # fmt: skip
-_END: Final = object()
 
 
 class ModelResponse:
@@ -231,10 +228,10 @@ class ModelResponse:
                 yield pieces[at]
                 at += 1
 
-            if attempt.ended and at == len(pieces):
+            if at == len(pieces) and (attempt.ended or self.execution.ended):
                 return
 
-            await self.execution.until(_more, attempt, at)
+            await self.execution.until(_more, self.execution, attempt, at)
 
     async def _deltas(self, attempt: Attempt) -> AsyncIterator[str]:
         async for kind, data in self._pieces(attempt):
@@ -328,24 +325,16 @@ class ModelResponse:
     def get_generator(self, type: str = "delta", **options: Any) -> Iterator[Any]:
         """Synchronous twin of :meth:`get_async_generator`; what is asked for runs in a thread of its own."""
         self._refuse_to_block()
-        items: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        if self.execution.plan.data is not None:
+            raise FlowdeckError("a chunk's run has one event loop: iterate get_async_generator() on it")
 
-        async def pump() -> None:
-            try:
-                async for item in self.get_async_generator(type, **options):
-                    items.put((item, None))
+        async def items() -> AsyncIterator[Any]:
+            async for item in self.get_async_generator(type, **options):
+                yield item
 
-                await self.execution.until(lambda: self.execution.ended)
-            except BaseException as problem:
-                items.put((_END, problem))
-            else:
-                items.put((_END, None))
+            await self.execution.until(lambda: self.execution.ended)  # its loop must not end before
 
-        context = copy_context()
-        threading.Thread(
-            target=context.run, args=(run_sync, _closing(pump())), name="flowdeck-generator", daemon=True
-        ).start()
-        return _drained(items)
+        return in_a_thread(items)
 
     def _now(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:
@@ -359,7 +348,7 @@ class ModelResponse:
             result: T = data._run_on_loop(coroutine)
             return result
 
-        return run_sync(_closing(coroutine))
+        return run_sync(closing(coroutine))
 
     def _refuse_to_block(self) -> None:
         data = self.execution.plan.data
@@ -370,34 +359,12 @@ class ModelResponse:
             )
 
 
-async def _closing(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` on an event loop of its own, which leaves no connection behind."""
-    from flowdeck.models.pydantic_ai import close_models
-
-    try:
-        return await coroutine
-    finally:
-        await close_models()
-
-
-def _drained(items: queue.SimpleQueue[tuple[Any, BaseException | None]]) -> Iterator[Any]:
-    while True:
-        item, problem = items.get()
-        if problem is not None:
-            raise problem
-
-        if item is _END:
-            return
-
-        yield item
-
-
 def _there(execution: AgentExecution, number: int) -> bool:
     return len(execution.attempts) > number or execution.ended
 
 
-def _more(attempt: Attempt, at: int) -> bool:
-    return len(attempt.pieces) > at or attempt.ended
+def _more(execution: AgentExecution, attempt: Attempt, at: int) -> bool:
+    return len(attempt.pieces) > at or attempt.ended or execution.ended
 
 
 def _original(kind: str, data: Any) -> dict[str, Any]:

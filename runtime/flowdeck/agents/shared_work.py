@@ -17,10 +17,12 @@ class SharedWork:
 
     Attributes:
         status: ``created``, ``running``, ``completed``, ``failed`` or ``cancelled``.
+        failure: what ended it, if anything went wrong.
     """
 
     def __init__(self) -> None:
         self.status = "created"
+        self.failure: BaseException | None = None
         self._context = copy_context()
         self._task: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
@@ -43,6 +45,7 @@ class SharedWork:
                 self.status = "running"
                 loop = asyncio.get_running_loop()
                 self._task = loop.create_task(self._run(), name="flowdeck-turn", context=self._context)
+                self._task.add_done_callback(self._gone)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -115,6 +118,12 @@ class SharedWork:
                 _settle(waiter)
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(_settle, waiter)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        """The task has ended; one that was cancelled before its first step has not said so."""
+        if self.status == "running":
+            self.failure = self.failure or asyncio.CancelledError("it was cancelled before it began")
+            self._finish("cancelled")
 
     def _finish(self, status: str) -> None:
         self.status = status

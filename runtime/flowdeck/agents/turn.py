@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 
-from flowdeck.agents.agent_events import AgentEvents, agent_events
+from flowdeck.agents.agent_events import AgentEvents
 from flowdeck.agents.attempt import Attempt
 from flowdeck.agents.checks import Checks, Refusal
 from flowdeck.agents.shared_work import SharedWork
@@ -51,7 +51,6 @@ class AgentExecution(SharedWork, Telling):
         run_context: the run of the turn (kind ``agent_turn``), below the run that asked.
         request_run: the run of the request, below the turn's.
         attempts: what each call of the model has said.
-        failure: what ended it, if anything went wrong.
     """
 
     def __init__(self, plan: RequestPlan, *, first_attempt: int = 1, correction: str = "") -> None:
@@ -59,12 +58,11 @@ class AgentExecution(SharedWork, Telling):
         self.plan = plan
         self.id = f"resp_{new_id()}"
         self.attempts: list[Attempt] = []
-        self.failure: BaseException | None = None
         self.checks: Checks = plan.checks
         self._decided = False
         self._first = first_attempt
         self._correction = correction
-        self._events: AgentEvents = agent_events(plan.services.center)
+        self._events: AgentEvents = plan.agent._events_of(plan.services)
         self._scope = plan.data.scope if plan.data is not None else None
         agent = plan.agent
         session = agent.activated_session
@@ -89,6 +87,8 @@ class AgentExecution(SharedWork, Telling):
         from flowdeck.agents.response import ModelResponse
 
         return ModelResponse(self)
+
+    result = response
 
     async def async_start(self) -> Any:
         """Ask, and return the answer's data; see :meth:`ModelResponse.async_get_data`."""
@@ -206,7 +206,7 @@ class AgentExecution(SharedWork, Telling):
                     self._give_up(attempt, refusal)
                     return
 
-                self._retrying(attempt, index, _retry_reason(refusal), _validation(refusal))
+                self._retrying(attempt, index, refusal.retry_reason, refusal.as_payload())
                 prompt.correction = f"Your last answer was not accepted: {refusal.text[:1_000]}"
 
             index += 1
@@ -257,6 +257,8 @@ class AgentExecution(SharedWork, Telling):
             await self._read(attempt, request, base)
             if not attempt.meta:
                 raise ModelProtocolError(f"model {plan.config.name!r} never said how it ended", model=plan.config.name)
+
+            self._read_answer(attempt, base)
         except BaseException as problem:
             attempt.error = problem
             attempt.ended = True
@@ -265,8 +267,6 @@ class AgentExecution(SharedWork, Telling):
             took = attempt.duration_us
             self._tell("model.request_failed", place, attempt.run, error=told, duration_us=took)
             raise
-
-        self._read_answer(attempt, base)
 
     async def _read(self, attempt: Attempt, request: ModelRequest, base: dict[str, Any]) -> None:
         streaming, count = self._events.streaming, 0
@@ -404,21 +404,3 @@ def _wait(problem: ModelError, failed: int) -> float | None:
         return problem.retry_after if problem.retry_after <= _MAX_WAIT_S else None
 
     return _BACKOFF_S[min(failed, len(_BACKOFF_S) - 1)]
-
-
-def _retry_reason(refusal: Refusal) -> str:
-    return "validation" if refusal.reason == "validation" else "output_constraints"
-
-
-def _validation(refusal: Refusal) -> dict[str, Any]:
-    said = {"validation_reason": refusal.text}
-    if refusal.reason != "validation":
-        return said
-
-    return {
-        **said,
-        "validator_name": refusal.validator,
-        "validation_stop": refusal.stop,
-        "validation_no_retry": not refusal.retry,
-        "validation_payload": refusal.payload,
-    }

@@ -63,7 +63,7 @@ class ExecutionLease:
             for requirement in self._wanted:
                 handle = await self._manager.async_ensure(requirement)
                 self._handles.append(handle)
-                execution._resources[requirement["resource_key"]] = handle["resource"]
+                execution._own_resources()[requirement["resource_key"]] = handle["resource"]
         except BaseException:
             await self.close(execution)
             raise
@@ -76,7 +76,7 @@ class ExecutionLease:
 
         await self._manager.async_release_scope("execution", self._owner)
         for key in self.keys:
-            execution._resources.pop(key, None)
+            execution._own_resources().pop(key, None)
 
 
 def lease_for(services: Services, wanted: Any, execution_id: str) -> ExecutionLease:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -73,7 +74,7 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
     _parent: RunContext | None = None
     _static: Fragment | None = None
     _ids: _Ids = _NO_IDS
-    _meta: dict[str, Any] | None = None
+    _meta: Mapping[str, Any] | None = None
     _run_id: str | None = None
     _root_run_id: str | None = None
     _parent_run_id: str | None = None
@@ -101,7 +102,7 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
     ) -> RunContext:
         """Return a new run. With ``parent`` it inherits root, agent, session, response and execution ids and meta."""
         ids: _Ids = (agent_id, agent_name, session_id, response_id, execution_id)
-        merged: dict[str, Any] = {}
+        merged: Any = {}
         if parent is not None:
             ids = tuple(  # type: ignore[assignment]
                 own if own is not None else inherited for own, inherited in zip(ids, parent._ids, strict=True)
@@ -118,7 +119,10 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
                 ids = (*ids[:2], session, *ids[3:])
 
         if meta:
-            merged.update(meta)
+            if merged or type(meta) is not MappingProxyType:
+                merged.update(meta)
+            else:
+                merged = meta  # what nobody can change is shared by all runs that are given it
 
         return cls(
             run_kind=run_kind,
@@ -288,7 +292,8 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
         """What children on the fast path take over from this run's meta."""
         if self._inherited is None:
             meta = self.meta
-            self._inherited = Fragment({key: meta[key] for key in INHERITED if key in meta})
+            inherited: dict[str, Any] = {key: meta[key] for key in INHERITED if key in meta}
+            self._inherited = Fragment(inherited) if inherited else _NO_INHERITANCE
 
         return self._inherited
 
@@ -316,6 +321,8 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
 
 
 _NOTHING: Final = object()
+_NO_INHERITANCE: Final = Fragment({})
+"""Of most runs; one for all of them."""
 
 
 def _ambient_of(run: RunContext | None) -> Mapping[str, Any]:

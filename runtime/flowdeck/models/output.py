@@ -22,6 +22,7 @@ __all__ = ["OutputSpec", "ReadAnswer"]
 
 Root = Literal["object", "array", "any"]
 _FENCE: Final = re.compile(r"```[a-zA-Z0-9]*\s*\n(.*?)```", re.DOTALL)
+_LONE: Final = re.compile("[\ud800-\udfff]")
 _TRIES: Final = 20
 """Places in a text where a document may begin that are tried, at most."""
 
@@ -125,7 +126,7 @@ def _document(text: str, root: Root) -> ReadAnswer:
     first: str | None = None
     for candidate in _candidates(stripped, root):
         try:
-            value = from_json(candidate)
+            value = from_json(candidate, allow_inf_nan=False)
         except ValueError as problem:
             first = first or str(problem)
             continue
@@ -134,7 +135,7 @@ def _document(text: str, root: Root) -> ReadAnswer:
             return ReadAnswer(value, candidate)
 
     mark = {"object": "{", "array": "[", "any": "{["}[root]
-    decoder = json.JSONDecoder(strict=False)
+    decoder = json.JSONDecoder(strict=False, parse_constant=_no_constant)
     at, tries = -1, 0
     while tries < _TRIES:
         places = [place for each in mark if (place := stripped.find(each, at + 1)) >= 0]
@@ -149,10 +150,25 @@ def _document(text: str, root: Root) -> ReadAnswer:
             continue
 
         if isinstance(value, wanted):
-            return ReadAnswer(value, stripped[at:end])
+            return ReadAnswer(_writable(value), stripped[at:end])
 
     kind = {"object": "JSON object", "array": "JSON array", "any": "JSON value"}[root]
     return ReadAnswer(None, stripped, f"no whole {kind} in the answer: {first or 'there is none'}", "parse")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _writable(value: Any) -> Any:
+    """Return ``value`` with a replacement character for every half of a surrogate pair."""
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE.sub("\N{REPLACEMENT CHARACTER}", value)
+
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+
+    return [_writable(item) for item in value] if isinstance(value, list) else value
 
 
 def _candidates(text: str, root: Root) -> Iterator[str]:

@@ -234,7 +234,14 @@ def _model_of(config: ModelConfig) -> Any:
     if config.model is not None:
         return config.model
 
-    known = _models.setdefault(asyncio.get_running_loop(), {})
+    loop = asyncio.get_running_loop()
+    known = _models.get(loop)
+    if known is None:
+        for ended in [each for each in list(_models) if each.is_closed()]:
+            _models.pop(ended, None)  # its connections hold on to it
+
+        known = _models.setdefault(loop, {})
+
     key = (config.name, config.base_url, config.api_key, repr(sorted(config.options.items())))
     model = known.get(key)
     if model is None:

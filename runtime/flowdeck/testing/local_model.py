@@ -213,7 +213,7 @@ class LocalModel:
                 await writer.drain()
                 await asyncio.Event().wait()  # until the client leaves, or the server stops
 
-            line = f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
+            line = f"data: {json.dumps(chunk)}\n\n".encode()
             if reply.cut_after is not None and sent + len(line) > reply.cut_after:
                 await _send_chunk(writer, line[: reply.cut_after - sent])
                 _reset(writer)

@@ -48,7 +48,7 @@ class RunTable:
         if trace is not None:
             state = trace.runs.get(run.run_id)
             if state is not None:
-                if state.ghost:
+                if state.ghost or (state.kind == "run" and run.run_kind != "run"):  # known by a log record only
                     fold_identity(state, run, writer)
                     self._place(trace, state, run, time_us)
 
