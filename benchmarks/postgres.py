@@ -16,7 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import Any
+
+from tests.postgres.server import Server
 
 from benchmarks.durable import CONCURRENT, DBOS, ENVS, LANGGRAPH, STEPS, chain
 from benchmarks.harness import Figure, table
@@ -24,7 +27,6 @@ from flowdeck import Runtime
 from flowdeck.events.center import EventCenter
 from flowdeck.execution.services import Services
 from flowdeck.triggerflow import TriggerFlow
-from tests.postgres.server import Server
 
 ROUNDS = 3
 SECONDS = 3.0
@@ -85,10 +87,14 @@ async def _steps(url: str, concurrent: int) -> tuple[float, float]:
 async def _answers(url: str) -> list[float]:
     """Milliseconds from before the answer is sent, in another process, to the first line of the step it resumes."""
     resumed: dict[str, float] = {}
+    all_resumed = asyncio.Event()
     flow: TriggerFlow = TriggerFlow(name="asking")
 
-    def after(data: Any) -> int:
+    async def after(data: Any) -> int:
         resumed[data.execution_id] = time.monotonic()
+        if len(resumed) == ANSWERS:
+            all_resumed.set()
+
         return 1
 
     flow.to(("ask", lambda data: data.pause_for(type="approval", payload={"q": "ok?"}))).to(("after", after))
@@ -97,7 +103,9 @@ async def _answers(url: str) -> list[float]:
         held = []
         for _ in range(ANSWERS):
             execution = flow.create_execution(services=runtime.services, auto_close_timeout=0.0)
+            execution.auto_close = False
             await execution.async_start(1)
+            execution.auto_close = True
             held.append(execution)
 
         used.flush(10.0)
@@ -106,9 +114,8 @@ async def _answers(url: str) -> list[float]:
         )
         out, _ = await child.communicate()
         sent = {name: float(at) for name, at in (line.split() for line in out.decode().splitlines())}
-        end = time.monotonic() + 10.0
-        while len(resumed) < len(sent) and time.monotonic() < end:
-            await asyncio.sleep(0.05)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(all_resumed.wait(), 10.0)
 
         assert len(resumed) == len(sent) == ANSWERS, f"{len(resumed)} of {ANSWERS} went on"
         return [(resumed[name] - at) * 1e3 for name, at in sent.items()]

@@ -24,7 +24,10 @@ from pydantic import BaseModel
 
 from benchmarks.harness import Figure, table
 from flowdeck import Runtime, TriggerFlow, TriggerFlowRuntimeData
+from flowdeck.durable import ExecutionRow
 from flowdeck.web import FlowService
+from flowdeck.web.access import OPEN
+from flowdeck.web.desk import come_to_rest
 
 QUICK = "--quick" in sys.argv
 ROUNDS, CALLS = (3, 100) if QUICK else (7, 400)
@@ -137,6 +140,23 @@ async def cpu(app: Any) -> list[float]:
     return rounds
 
 
+async def engine_alone(service: FlowService) -> list[float]:
+    """CPU milliseconds of the run itself, per round."""
+    flow = service.desk.flows["three"]
+    rounds = []
+    for _ in range(ROUNDS + 1):
+        gc.collect()
+        began = time.process_time()
+        for _ in range(CALLS):
+            run, _ = await service.desk.start(flow, 1, OPEN)
+            assert not isinstance(run, ExecutionRow)
+            await come_to_rest(run, 10.0)
+
+        rounds.append((time.process_time() - began) / CALLS * 1_000)
+
+    return rounds[1:]
+
+
 async def requests() -> list[Figure]:
     plain = await cpu(bare())
     floor = statistics.median(plain)
@@ -146,7 +166,12 @@ async def requests() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         stored = FlowService(make_three(), runtime=Runtime(), store=Path(folder) / "store")
         async with stored.lifespan():
-            figures.append(_over("start + result, durable", await cpu(stored.app()), floor, None))
+            engine = await engine_alone(stored)
+            whole = await cpu(stored.app())
+            figures.append(_figure("the same run without HTTP, durable (five commits)", engine))
+            figures.append(_over("start + result, durable", whole, floor, None))
+            name = "start + result, durable, over FastAPI's own and the run's"
+            figures.append(_figure(name, [each - floor - statistics.median(engine) for each in whole], 1.5))
 
     return figures
 

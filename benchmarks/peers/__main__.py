@@ -25,7 +25,12 @@ RESULTS = ENVS / "results.jsonl"
 OURS = "flowdeck"
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "burr": ("burr[sqlite,tracking]==0.42.0",),
-    "langgraph": ("langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2"),
+    "langgraph": (
+        "langgraph==1.2.22",
+        "langgraph-checkpoint-sqlite==3.1.2",
+        "langgraph-checkpoint-postgres==3.2.0",
+        "psycopg[binary,pool]>=3.2",
+    ),
     "pydantic_graph": ("pydantic-graph==2.68.0",),
     "llama_workflows": ("llama-index-workflows==2.26.1",),
     "agently": ("agently==4.1.3.1",),

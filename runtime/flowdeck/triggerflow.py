@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -69,11 +70,14 @@ class TriggerFlow(
         self._settings = Settings(lambda: (current_services().settings,))
         self._plan: tuple[int, Plan] | None = None
         self._entrypoint: str | None = _UNSET
+        self._shared_meta: Mapping[str, Any] = MappingProxyType({})
         self._resources: dict[str, Any] = {}
         self._provider: Callable[..., Any] | None = None
         self.migrations: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
         self.execution_environments: list[Any] = []
         """What every execution finds as runtime resources while it runs; see :meth:`create_execution`."""
+        self.intervention_mode: Any = UNSET
+        """The mode of every execution that is created without one, also by workers, servers and evaluations."""
         self._executions = ExecutionRegistry()
         self._flow_data = FlowData(self._executions)
         self._declared: WeakKeyDictionary[EventCenter, set[str]] = WeakKeyDictionary()
@@ -142,8 +146,8 @@ class TriggerFlow(
                 that are taken up again.
             auto_close_timeout: idle seconds after which it closes by itself; ``None``: never.
             intervention_mode: ``"planned"``: interventions become visible at intervention points; ``"auto"``: before
-                the operator that is their target; ``None``: the execution takes none. Not given: ``planned`` when the
-                flow has such points.
+                the operator that is their target; ``None``: the execution takes none. Not given: that of the flow's
+                :attr:`intervention_mode`, else ``planned`` when the flow has such points.
             intervention_policy: selects what becomes visible, in mode ``auto``: called with a dict (``operator_id``,
                 ``pending_interventions``, ``state`` ...), returns ``None``, an id, or several. May be async.
             owner_id: and ``lease_ttl``: taken for the compatible API and without use; leases are the control store's.
@@ -184,7 +188,7 @@ class TriggerFlow(
             run_kind="workflow_execution",
             parent=parent,
             execution_id=new,
-            meta=meta,
+            meta=meta if len(meta) > 1 else self._meta_of_runs(),
         )
         execution = TriggerFlowExecution(
             plan,
@@ -200,7 +204,11 @@ class TriggerFlow(
             entrypoint=self.entrypoint,
             definition=self,
             flow_data=self._flow_data,
-            ledger=open_ledger(plan, intervention_mode, intervention_policy),
+            ledger=open_ledger(
+                plan,
+                self.intervention_mode if intervention_mode is UNSET else intervention_mode,
+                intervention_policy,
+            ),
             policy=intervention_policy,
             contract=self._contract,
         )
@@ -212,6 +220,13 @@ class TriggerFlow(
 
         self._executions[new] = execution
         return execution
+
+    def _meta_of_runs(self) -> Mapping[str, Any]:
+        """What the runs of the flow say of it; one mapping for all of them."""
+        if self._shared_meta.get("flow_name") != self.name:
+            self._shared_meta = MappingProxyType({"flow_name": self.name})
+
+        return self._shared_meta
 
     def sub_flow_label(self) -> str:
         """Return the name of an operator that runs this flow: the flow's own, when it has been given one."""

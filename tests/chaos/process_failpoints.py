@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import chaos_flow
 from chaos_flow import Data, effect
 
-from flowdeck.durable import ControlClient, _control_writer, _inputs, _requests
+from flowdeck.durable import ControlClient, _commits, _control_writer, _requests
 from flowdeck.durable import host as host_module
 from flowdeck.durable.worker import Worker
 from flowdeck.events.center import EventCenter
@@ -128,17 +128,17 @@ def install(name: str, nth: int) -> None:
         chaos_flow.effect = failing
         globals()["effect"] = failing
     elif name == "the snapshot is not written":
-        around(_inputs, "_seldom", point, after=False, when=with_snapshot)
+        around(_commits, "_write_seldom", point, after=False, when=with_snapshot)
     elif name == "the snapshot is not committed":
-        around(_inputs, "_seldom", point, after=True, when=with_snapshot)
+        around(_commits, "_write_seldom", point, after=True, when=with_snapshot)
     elif name == "a stream item is held back":
         around(input_log.InputLog, "hold", point, after=True)
     elif name == "a stream item has left":
         around(gate.GatedStream, "release", point, after=True)
     elif name == "the end is not merged":
-        around(_inputs, "_merge", point, after=False)
+        around(_commits, "_merge", point, after=False)
     elif name == "the end is not committed":
-        around(_inputs, "_merge", point, after=True)
+        around(_commits, "_merge", point, after=True)
     elif name == "claimed, not made anew":
         around(host_module, "restore", point, after=False)
     elif name == "made anew, not bound":
@@ -158,6 +158,7 @@ def life(store: str, effects: str, flow: str) -> None:
     chaos_flow.EFFECTS = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     chaos_flow.SECONDS = 0.0
     input_log.SNAPSHOT_INPUTS = 4  # type: ignore[misc]
+    _commits.MERGE_BYTES = 0  # type: ignore[misc]
     worker = Worker(store, [FLOWS[flow]], Services(center=EventCenter()), durability="process")
     report = asyncio.run(worker.run(once=True))
     assert not report.refused, report.refused

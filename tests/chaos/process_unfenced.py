@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowdeck.durable import _inputs
+from flowdeck.durable import _commits
 
 
-def admit(connection: Any, commit: Any) -> bool:
-    if commit.header is not None:
-        return _admit(connection, commit)
-
+def advanced(connection: Any, commit: Any) -> int:
     row = connection.execute("SELECT seq FROM durable WHERE execution_id = ?", (commit.execution_id,)).fetchone()
     commit.seq = row[0]  # wherever it stands, it goes on from there
     connection.execute(
         "UPDATE durable SET seq = ?, parked = ?, wake_us = ?, finished = ? WHERE execution_id = ?",
         (commit.seq + commit.count, commit.parked, commit.wake_us, commit.finished, commit.execution_id),
     )
-    return True
+    return 1
 
 
-_admit = _inputs._admit
-_inputs._admit = admit
+_commits._advanced = advanced
 
 import process_worker  # noqa: E402, F401

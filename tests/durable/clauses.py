@@ -361,11 +361,12 @@ def history_of_nothing(b: StoreBench) -> None:
 def history_survives_the_end(b: StoreBench) -> None:
     """A finished execution keeps its points."""
     store = b.open()
+    long = "x" * 2_000  # worth one row
     b.begin(store)
-    b.append(store, "e1", 1, record("a", 1))
+    b.append(store, "e1", 1, record("a", long))
     b.finish(store, "e1", 2)
     assert [p.seq for p in store.history("e1")] == [1, 2, 3]
-    assert state(store, at=2) == {"k0": 0, "a": 1}
+    assert state(store, at=2) == {"k0": 0, "a": long}
 
 
 def snapshot_begins_the_replay(b: StoreBench) -> None:

@@ -11,7 +11,7 @@ from tests.durable.clauses import CLAUSES
 from tests.durable.shelves import MemoryBench, SqliteBench, StoreBench
 
 from flowdeck.durable import MemoryStore
-from flowdeck.durable.memory import _Held
+from flowdeck.durable._shelf import Held
 from flowdeck.durable.store import Claim, Commit, Done, Retention, Stored
 from flowdeck.errors import ExecutionFenced
 
@@ -41,14 +41,14 @@ def test_there_are_enough_clauses() -> None:
 class NoFence(MemoryStore):
     """Takes commits of whoever sends them."""
 
-    def _fenced(self, commit: Commit) -> _Held | None:
+    def _fenced(self, commit: Commit) -> Held | None:
         return self.shelf.held.get(commit.execution_id)
 
 
 class NoTokens(MemoryStore):
     """Looks at the sequence alone."""
 
-    def _fenced(self, commit: Commit) -> _Held | None:
+    def _fenced(self, commit: Commit) -> Held | None:
         held = self.shelf.held.get(commit.execution_id)
         if commit.header is None and held is not None and held.seq == commit.seq:
             return held
@@ -59,7 +59,7 @@ class NoTokens(MemoryStore):
 class NoSequence(MemoryStore):
     """Looks at the token alone."""
 
-    def _fenced(self, commit: Commit) -> _Held | None:
+    def _fenced(self, commit: Commit) -> Held | None:
         held = self.shelf.held.get(commit.execution_id)
         return (
             held
@@ -85,7 +85,7 @@ class HalfCommits(MemoryStore):
 class StealsFromTheLiving(MemoryStore):
     """Lets anybody claim anything."""
 
-    def _runs_elsewhere(self, held: _Held) -> bool:
+    def _runs_elsewhere(self, held: Held) -> bool:
         return False
 
 
@@ -119,7 +119,7 @@ class PrunesTheOpen(MemoryStore):
 class NewestSnapshotAlways(MemoryStore):
     """Begins every replay at the last snapshot, also of points before it."""
 
-    def _stored(self, held: _Held, at: int) -> Stored:
+    def _stored(self, held: Held, at: int) -> Stored:
         stored = super()._stored(held, at)
         if held.snapshots:
             last = super()._stored(held, max(held.snapshots))

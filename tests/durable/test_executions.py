@@ -507,13 +507,13 @@ async def test_a_request_is_applied_once_over_a_crash(world: World) -> None:
     sent = first.store.put_inbox("emit", execution.id, "Go", 7, "ann")
     await turns(20)
     assert got == [7]
-    shelf.inbox[0]["outcome"] = None  # as if the acknowledgement had been lost
+    shelf.settle(shelf.inbox[1], None, None)  # as if the acknowledgement had been lost
     await first.kill()
     again = Process(world, shelf, "second")
     taken = again.take_up(flow, execution.id)
     await turns(20)
     assert got == [7]
-    assert shelf.inbox[0]["outcome"] == "applied" and sent.row_id == 1
+    assert shelf.inbox[1]["outcome"] == "applied" and sent.row_id == 1
     await taken.async_cancel()
 
 
@@ -538,7 +538,7 @@ async def test_a_clock_outside_can_say_that_the_time_has_come(world: World) -> N
     again.store.put_inbox("timer", execution.id, interrupt_id, None, "cron")
     again.store.put_inbox("start", "other", "clock", None, "cron")
     await turns(20)
-    outcomes = [(row["kind"], row["outcome"]) for row in shelf.inbox]
+    outcomes = [(row["kind"], row["outcome"]) for row in shelf.inbox.values()]
     assert outcomes == [("timer", "applied"), ("timer", "rejected"), ("timer", "expired"), ("start", None)]
     assert world.payloads("triggerflow.inbox_applied")[0]["actor"] == "cron"
     assert len(world.records("triggerflow.interrupt_expired")) == 1
@@ -608,13 +608,13 @@ async def test_an_early_answer_is_found_after_a_crash(world: World) -> None:
     await turns(10)
     first.store.put_inbox("resume", execution.id, "mine", "yes", "ann")
     await turns(10)
-    assert shelf.inbox[0]["outcome"] == "early"
+    assert shelf.inbox[1]["outcome"] == "early"
     await first.kill()
     again = Process(world, shelf, "second")
     again.take_up(flow, execution.id)
     go.set()
     assert await finish(again, ok) == {"out": "yes"}
-    assert shelf.inbox[0]["outcome"] == "applied"
+    assert shelf.inbox[1]["outcome"] == "applied"
 
 
 # -- changed definitions ---------------------------------------------------------------------------------------------

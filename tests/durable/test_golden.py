@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from tests.durable.golden_runs import FOLDER, parts, review
 
-from flowdeck.durable.memory import MemoryStore, Shelf, _Held
+from flowdeck.durable._shelf import Held, Shelf
+from flowdeck.durable.memory import MemoryStore
 from flowdeck.durable.recovery import BlockedVersion, rename_operators, restore
 from flowdeck.durable.store import Claim, Stored
 from flowdeck.errors import SnapshotError
@@ -38,8 +39,9 @@ def go_on(path: Path, flow: TriggerFlow) -> dict[str, Any]:
     """Take the stored review up, answer it, send what the gate waits for, and return the state."""
     claim = claim_of(path, "review")
     shelf = Shelf()
-    held = shelf.held[claim.execution_id] = _Held(claim.execution_id, b"", claim.definition)
-    held.token, held.seq, held.header = 2, claim.seq, msgspec.msgpack.encode(claim.header)
+    held = Held(claim.execution_id, msgspec.msgpack.encode(claim.header), claim.definition)
+    held.token, held.seq = 2, claim.seq
+    shelf.put(held)
 
     async def run() -> dict[str, Any]:
         services = Services(center=EventCenter(), store=MemoryStore(shelf))

@@ -12,7 +12,7 @@ import pytest
 from tests.durable.clauses import CLAUSES
 from tests.durable.shelves import SqliteBench
 
-from flowdeck.durable import SqliteStore, _inputs, _requests, sqlite
+from flowdeck.durable import SqliteStore, _commits, _inputs, _requests, sqlite
 from flowdeck.durable._control_writer import ControlWriter
 
 Patch = pytest.MonkeyPatch
@@ -20,17 +20,17 @@ Patch = pytest.MonkeyPatch
 
 def no_token(patch: Patch) -> None:
     """Looks at the sequence alone."""
-    patch.setattr(_inputs, "_ADVANCE", _inputs._ADVANCE.replace("token = ?", "? IS NOT NULL"))
+    patch.setattr(_commits, "_ADVANCE", _commits._ADVANCE.replace("token = ?", "? IS NOT NULL"))
 
 
 def no_sequence(patch: Patch) -> None:
     """Looks at the token alone."""
-    patch.setattr(_inputs, "_ADVANCE", _inputs._ADVANCE.replace("AND seq = ?", "AND ? IS NOT NULL"))
+    patch.setattr(_commits, "_ADVANCE", _commits._ADVANCE.replace("AND seq = ?", "AND ? IS NOT NULL"))
 
 
 def says_yes(patch: Patch) -> None:
     """Refuses, and says that it is committed."""
-    inner = _inputs.write_commits
+    inner = _commits.write_commits
     patch.setattr("flowdeck.durable._control_writer.write_commits", lambda *a: inner(*a) and {})
 
 
@@ -68,7 +68,7 @@ def same_token(patch: Patch) -> None:
 
 def forgets_parking(patch: Patch) -> None:
     """Takes every parked execution for a lost one."""
-    patch.setattr(_inputs, "_ADVANCE", _inputs._ADVANCE.replace("parked = ?", "parked = 0 AND ?"))
+    patch.setattr(_commits, "_ADVANCE", _commits._ADVANCE.replace("parked = ?", "parked = 0 AND ?"))
 
 
 def loses_early_answers(patch: Patch) -> None:
@@ -100,7 +100,7 @@ def merges_away(patch: Patch) -> None:
             "DELETE FROM inputs WHERE key = ? AND id < (SELECT max(id) FROM inputs WHERE key = ?)", (key, key)
         )
 
-    patch.setattr(_inputs, "_merge", merge)
+    patch.setattr(_commits, "_merge", merge)
 
 
 def newest_snapshot(patch: Patch) -> None:

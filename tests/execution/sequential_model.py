@@ -131,7 +131,7 @@ class _Model:
                 self.outcome.counts += 1
             elif kind == "catch":
                 notes += "" if self.flow.skip else "!"
-            else:
+            elif kind != "reply":
                 self.fire(event, value)
 
         return notes

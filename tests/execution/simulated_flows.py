@@ -45,7 +45,11 @@ class Script:
 
     name: str
     effects: list[tuple[str, str]] = field(default_factory=list)
-    """``("log", "")``, ``("count", "")``, ``("emit" | "nowait" | "catch", event)``."""
+    """``("log", "")``, ``("count", "")``, ``("emit" | "nowait" | "catch" | "outside", event)``, ``("reply", "")``.
+
+    The last two wait for what is not the handler's own, and so lend its place: a signal it sends through the handle,
+    and the right answer to somebody's question.
+    """
     pause: Pause | None = None
     split: int = 0
     fails: bool = False
@@ -151,6 +155,10 @@ class _Builder:
                 script.effects.append((kind, ""))
             elif level < 2:
                 script.effects.append((kind, self.caught(level) if kind == "catch" else self.event(level, ghost)))
+
+        if rng.random() < 0.15:
+            outside = level < 2 and rng.random() < 0.4
+            script.effects.append(("outside", self.event(level, ghost)) if outside else ("reply", ""))
 
         if plain:
             script.split = rng.choice((0, 1, 2, 3))

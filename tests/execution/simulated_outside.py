@@ -31,6 +31,11 @@ class Faults:
     commit_rate: float = 1.0
     """How much of what happens is on disk: at 1 everything, at once; below, a crash loses what came since."""
 
+    @property
+    def crashes(self) -> bool:
+        """Whether there may be any."""
+        return bool(self.crash_rate or self.crash_at)
+
     @classmethod
     def of(cls, seed: int) -> Faults:
         """Return the faults of a seed."""
@@ -80,7 +85,7 @@ class Outside:
         self.completed: list[tuple[str, str]] = []
         self.disk: tuple[bytes, int] | None = None
         self.now = 1_000_000_000
-        self.crashes = self.refused = self.early = self.late = self.steps = 0
+        self.crashes = self.refused = self.early = self.late = self.lent = self.steps = 0
         for name, script in flow.scripts.items():
             if script.pause is not None and script.pause.own_id and self.rng.random() < 0.6:
                 self.asked.add(name)
@@ -195,7 +200,9 @@ class Outside:
         core = self.core
         if row.interrupt not in core.interrupts:
             outcome = "early" if row.interrupt not in core.early else "a second early one"
-            core.early.setdefault(row.interrupt, [row.value, "sim", 0])
+            if row.interrupt not in core.early:
+                core.keep_early(row.interrupt, [row.value, "sim", 0])
+
             self.early += 1
         else:
             outcome = self.answered(row.interrupt, row.value)

@@ -115,6 +115,7 @@ class Simulation(Outside):
         assert not core.groups, f"groups are left: {core.groups}"
         assert not core.joins, f"joins are left: {core.joins}"
         assert set(core.blocks) == {0}, f"lanes are left: {core.blocks}"
+        assert not core.guests and not core.away, f"{core.guests} and {core.away} still lend their places"
         assert core.running == 0, f"{core.running} places were not given back"
         assert not core.open_interrupts, f"nobody answered {[i.id for i in core.open_interrupts]}"
         assert core.error is None or core.error[0] == "InterruptExpired", f"an error nobody should see: {core.error}"
@@ -143,6 +144,9 @@ class Simulation(Outside):
                     self.resolved(command[1])
                 else:
                     self.cancel(command[1])
+
+        if core.guests and core.plan.limited:
+            assert core.away == core._lenders(), f"{core.away} have lent a lane's place, {core.guests} wait"
 
         if core.concurrency:
             active = [t for t in core.tasks.values() if t.status in (RUNNING, BACKOFF, CANCELLING) and not t.awaiting]
@@ -186,6 +190,14 @@ class Simulation(Outside):
                     core.append_state(key, f"{script.name}:{text(value)}")
 
                 yield ("effect",)
+            elif kind == "reply" or (kind == "outside" and not self.faults.crashes):
+                name, group = self.reply(task) if kind == "reply" else ("", core.signal(event, value, "runtime"))
+                core.lend(task, group, name)
+                if group in core.groups:
+                    self.lent += bool(core.guests and core.concurrency)
+                    yield ("wait", group, name)
+                else:
+                    yield ("effect",)
             else:
                 name = tag("e", event)
                 try:
@@ -223,6 +235,22 @@ class Simulation(Outside):
             core.check_rerun(task, {f"{key}:{i}" for key, n in seen.items() for i in range(n + 1)})
 
         return result
+
+    def reply(self, task: Task) -> tuple[str, int]:
+        """Give somebody who waits the right answer, or wait for what came of the one given before a crash.
+
+        Returns the tag and the group, which is 0 when nobody waits.
+        """
+        for tag, outcome in (task.tags or {}).items():
+            if outcome[0] == "ans":
+                return tag, outcome[1]
+
+        asking = [i for i in self.core.open_interrupts if self.script_of(i).pause.how in ("answer", "race")]  # type: ignore[union-attr]
+        if not asking:
+            return "", 0
+
+        chosen = self.rng.choice(asking)
+        return f"r:{chosen.id}:0", self.core.answer(chosen.id, self.right_answer(chosen), self.now, "a handler")
 
     def asked_itself(self, task: Task, target: Any) -> bool:
         interrupt = self.core.interrupts[task.resume or ""]
@@ -273,7 +301,7 @@ class Simulation(Outside):
 
         rec, tag, handler = waiting
         tags = self.core.tasks[rec].tags or {}
-        self.ready[rec] = (handler, "error" if tags[tag][0] == "err" else "ok")
+        self.ready[rec] = (handler, "error" if tag and tags[tag][0] == "err" else "ok")
 
     def cancel(self, rec: int) -> None:
         """A handler is told to stop. Most do; some swallow it and go on for a while."""

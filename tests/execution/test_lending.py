@@ -262,3 +262,25 @@ async def test_an_exception_that_is_no_error_is_told_once(world: World) -> None:
     await turns(3)
     gc.collect()
     assert execution.get_status() == "failed" and not told
+
+
+async def test_who_awaits_a_handler_that_waits_lends_its_place_as_well(world: World) -> None:
+    """In a join with one place a member emits, and the emit's handler answers a member which needs that place."""
+
+    async def member(data: Data) -> Any:
+        if data.input == "asks":
+            return data.pause_for(interrupt_id="question")
+
+        await data.async_emit("Give", data.input)
+        return data.input
+
+    async def give(data: Data) -> None:
+        await data.async_continue_with("question", "answer")
+        assert data.execution._core.blocks[data._task.lane].active, "it goes on with a place"
+
+    flow = TriggerFlow(name="lending")
+    flow.for_each(concurrency=1).to(("member", member)).to(("after", lambda data: data.input)).end_for_each().to(
+        keep("out")
+    )
+    flow.when("Give").to(("give", give))
+    assert (await asyncio.wait_for(world.run(flow, ["asks", "gives"]), 5))["out"] == ["answer", "gives"]

@@ -103,6 +103,37 @@ async def test_starting_again_changes_nothing(world: World) -> None:
     assert [p["lifecycle_state"] for p in world.payloads("triggerflow.event_rejected")] == ["closed"]
 
 
+async def test_state_of_a_closed_run_stands(world: World) -> None:
+    """Writing state after the close is refused with a warning, from outside and from what a handler left running."""
+    late: list[asyncio.Task[None]] = []
+    closed = asyncio.Event()
+
+    async def leaves_work(data: Data) -> None:
+        async def later() -> None:
+            await closed.wait()
+            data.set_state("a", 2)
+
+        late.append(asyncio.create_task(later()))
+
+    flow = TriggerFlow(name="f")
+    flow.to(("leaves_work", leaves_work)).to(("a", lambda data: data.set_state("a", 1)))
+    execution = world.execution(flow)
+    await execution.async_start(1)
+    assert await execution.async_close() == {"a": 1}
+    closed.set()
+    with pytest.warns(RuntimeWarning, match="state 'a' refused, it is closed"):
+        await late[0]
+
+    for write in (execution.async_set_state("b", 1), execution.async_append_state("b", 1)):
+        with pytest.warns(RuntimeWarning, match="state 'b' refused, it is closed"):
+            await write
+
+    with pytest.warns(RuntimeWarning, match="state 'a' refused, it is closed"):
+        await execution.async_del_state("a")
+
+    assert execution.get_state() == execution.result.get_state() == {"a": 1}
+
+
 def test_a_run_from_synchronous_code() -> None:
     """flow.start() runs everything and returns the snapshot at once; a handle start needs auto_close (A10)."""
     world = World()

@@ -85,6 +85,23 @@ async def test_a_value_that_needs_a_tag_is_not_packed(world: World, odd: Any) ->
     assert repr(record["payload"]) == repr({"who": odd})
 
 
+async def test_an_answer_that_needs_a_tag(world: World) -> None:
+    """Records looked at when they came to be are looked at again when something else comes to them."""
+    flow = TriggerFlow(name="many")
+    flow.for_each().to(("ask", lambda data: data.pause_for())).to(
+        ("again", lambda data: data.pause_for())
+    ).end_for_each()
+    execution = await parked(world, flow, list(range(COUNT)))
+    assert "packed" in execution.save()["core"]
+    for place, answer in enumerate(({"a": 1}, {"a": (1, 2)})):
+        await execution.async_continue_with(next(iter(execution.get_pending_interrupts())), answer)
+        saved = execution.save()
+        assert ("packed" in saved["core"]) is (place == 0)
+
+    fresh = world.execution(flow).load(saved)
+    assert {"a": (1, 2)} in [each.response for each in fresh._core.interrupts.values()]
+
+
 async def test_a_packed_state_in_a_changed_definition(world: World) -> None:
     """Steps that moved are found by their names; a lost one is named; a migration sees rows, never the text."""
     saved = (await parked(world, asking(), list(range(COUNT)))).save()

@@ -45,6 +45,19 @@ async def test_scenario_a19(world: World) -> None:
     assert execution.get_latest_intervention(status="inserted")["insertion"]["policy"] == "builtin"
 
 
+async def test_a_flow_may_say_that_its_runs_are_auto(world: World) -> None:
+    """So hosts that create executions without options take interventions, too; an execution's own word counts more."""
+    seen: dict[str, Any] = {}
+    flow = TriggerFlow(name="f")
+    flow.to(look(seen, "c1"))
+    flow.intervention_mode = "auto"
+    execution = world.execution(flow)
+    await execution.async_intervene("free")
+    await execution.async_start()
+    assert seen == {"c1": [["free"]]}
+    assert world.execution(flow, intervention_mode=None).intervention_mode is None
+
+
 @pytest.mark.parametrize(
     ("target", "kind"),
     [

@@ -111,10 +111,12 @@ class Batch:
 
     def add(self, change: Change) -> None:
         """Merge one change; it is newer than all that were added before."""
-        if self._parts[-1].must_precede(change):
-            self._parts.append(_Part())
+        part = self._parts[-1]
+        if type(change) is not StatusChanged and part.must_precede(change):
+            part = _Part()
+            self._parts.append(part)
 
-        self._parts[-1].add(change)
+        part.add(change)
 
     def changes(self) -> Iterator[Change]:
         """Yield what was merged, in an order in which each change may be written alone."""
@@ -285,7 +287,7 @@ _UPSERT_EXECUTION = f"""
     VALUES (?, ?, ?, ?, ?, ?, coalesce(?, ''){", ?" * (len(INFO_COLUMNS) - 1)})
     ON CONFLICT (id) DO UPDATE SET writer = excluded.writer, status = excluded.status,
         updated_us = excluded.updated_us, finished_us = excluded.finished_us, definition = excluded.definition,
-        entrypoint = coalesce(excluded.entrypoint, entrypoint)
+        entrypoint = coalesce(excluded.entrypoint, executions.entrypoint)
 """
 
 # An id that is declared again after it was closed is a new question, earlier answers do not count for it. One
@@ -295,7 +297,7 @@ _UPSERT_INTERRUPT = """
     VALUES (?, ?, 'waiting', ?, ?, ?, ?)
     ON CONFLICT (id, execution_id) DO UPDATE SET status = 'waiting', type = excluded.type, record = excluded.record,
         opened_us = excluded.opened_us, expires_us = excluded.expires_us, closed_us = NULL, response = NULL,
-        actor = NULL, answer_row = CASE WHEN status = 'waiting' THEN answer_row END
+        actor = NULL, answer_row = CASE WHEN interrupts.status = 'waiting' THEN interrupts.answer_row END
 """
 
 _CLOSE_INTERRUPT = """

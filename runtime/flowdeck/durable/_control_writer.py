@@ -6,16 +6,20 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Any, ClassVar, Final, NamedTuple
 
 from flowdeck.durable._batch import Batch, Change
+from flowdeck.durable._commits import write_commits
 from flowdeck.durable._handle import Handle
-from flowdeck.durable._inputs import write_commits
 from flowdeck.durable._signal import Signal
 from flowdeck.durable._watcher import Watcher
+from flowdeck.durable._work import transaction
 from flowdeck.durable.statedb import StoreBusy
 from flowdeck.errors import ExecutionFenced
+from flowdeck.execution.mailbox import together
 from flowdeck.execution.store import Commit, Done
 from flowdeck.layout import StoreError
 
@@ -59,6 +63,17 @@ class ControlWriter:
     _merged: int
     _counts: dict[str, int]
     _reported: set[str]
+    _database_errors: ClassVar[tuple[type[BaseException], ...]] = (sqlite3.Error,)
+    """What the database says; it ends the transaction."""
+    _passing_errors: ClassVar[tuple[type[BaseException], ...]] = (sqlite3.Error,)
+    """Those that may be gone at the next attempt."""
+
+    def _transaction(self, connection: Any, changes: Iterable[Change]) -> AbstractContextManager[None]:
+        """Begin, and commit or roll back. ``changes`` are to be written in it."""
+        return transaction(connection)
+
+    def _write_commits(self, connection: Any, commits: Sequence[Commit]) -> dict[int, Exception]:
+        return write_commits(connection, commits)
 
     def _problem(self, kind: str, message: str) -> None:
         raise NotImplementedError
@@ -129,7 +144,7 @@ class ControlWriter:
         """Write commits and batch. What SQLite cannot take at all is refused alone, and does not stop the rest."""
         try:
             self._commit(connection, batch, commits)
-        except sqlite3.Error:
+        except self._passing_errors:
             raise
         except Exception as error:
             if len(commits) == 1:
@@ -148,11 +163,10 @@ class ControlWriter:
         attached = Batch()
         commits = [item for item in items if isinstance(item, Submitted)]
         questions = [item for item in items if isinstance(item, Question)]
-        answers: list[tuple[Any, BaseException | None]] = []
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            answers = [_answer(question, connection) for question in questions]
-            refused = write_commits(connection, [submitted.commit for submitted in commits])
+        changes = chain(batch.changes(), *(submitted.changes for submitted in commits))
+        with self._transaction(connection, changes):
+            answers = [self._answer(question, connection) for question in questions]
+            refused = self._write_commits(connection, [submitted.commit for submitted in commits])
             for place, submitted in enumerate(commits):
                 if place not in refused:
                     for change in submitted.changes:
@@ -162,13 +176,6 @@ class ControlWriter:
             if len(batch):
                 fenced += batch.write_into(connection)
 
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
-            raise
-
         self._fenced(fenced + sum(isinstance(error, ExecutionFenced) for error in refused.values()))
         self._counts["durable"] += len(commits)
         still_open = attached.still_open()
@@ -176,15 +183,24 @@ class ControlWriter:
             self._watcher.watch(still_open)
 
         # What is committed stays so, whatever those who are told of it make of that.
-        for place, submitted in enumerate(commits):
-            _tell(submitted.done, refused.get(place))
+        with together():
+            for place, submitted in enumerate(commits):
+                _tell(submitted.done, refused.get(place))
 
-        for question, answer in zip(questions, answers, strict=True):
-            _tell(question.told, *answer)
+            for question, answer in zip(questions, answers, strict=True):
+                _tell(question.told, *answer)
 
         if not len(batch):
             self._counts["commits"] += 1
             self._reported -= {"busy", "unwritable", "full_queue"}
+
+    def _answer(self, question: Question, connection: Any) -> tuple[Any, BaseException | None]:
+        try:
+            return question.ask(connection), None
+        except self._database_errors:
+            raise
+        except Exception as error:
+            return None, error
 
     def _gather(self, batch: Batch, commits: list[Submitted | Question], waiting: list[threading.Event]) -> bool:
         """Move what has been said into the batch, waiting for it if there is nothing; False when it is time to end."""
@@ -237,15 +253,6 @@ class ControlWriter:
             self._problem(
                 "fenced", f"another process took over {count} execution(s) of this one; its record of them is kept"
             )
-
-
-def _answer(question: Question, connection: sqlite3.Connection) -> tuple[Any, BaseException | None]:
-    try:
-        return question.ask(connection), None
-    except sqlite3.Error:
-        raise
-    except Exception as error:
-        return None, error
 
 
 def _refuse(item: Submitted | Question, error: BaseException) -> None:

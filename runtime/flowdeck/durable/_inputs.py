@@ -1,4 +1,4 @@
-"""Executions and their input logs as tables of ``state.db``: how commits are written and read back.
+"""Executions and their input logs as tables of ``state.db``, and how they are read back.
 
 ``durable`` holds a narrow row for each execution: who may write (token), how far it is (seq), what wakes it. ``inputs``
 holds one row for each commit until the execution ends, then one for all of them: a page holds many small rows, but only
@@ -9,16 +9,15 @@ are what a replay begins with.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from flowdeck.durable.store import Point, Stored
-from flowdeck.errors import ExecutionExists, ExecutionFenced, ExecutionNotFound, SnapshotError
-from flowdeck.execution.store import Commit
+from flowdeck.errors import ExecutionNotFound, SnapshotError
 
-__all__ = ["INPUT_TABLES", "history", "read", "write_commits"]
+__all__ = ["INPUT_TABLES", "Found", "find", "history", "read", "read_from"]
 
 INPUT_TABLES: Final = (
     """
@@ -71,98 +70,8 @@ INPUT_TABLES: Final = (
 )
 
 _unpack = msgspec.msgpack.Decoder().decode
-_pack = msgspec.msgpack.Encoder().encode
-
-_ADVANCE: Final = """
-    UPDATE durable SET seq = ?, parked = ?, wake_us = ?, finished = ? WHERE execution_id = ? AND token = ? AND seq = ?
-"""
-_CREATE: Final = """
-    INSERT INTO durable (execution_id, token, seq, parked, wake_us, finished) VALUES (?, ?, ?, ?, ?, ?)
-"""
-_APPEND: Final = "INSERT INTO inputs (key, first, count, body) SELECT key, ?, ?, ? FROM durable WHERE execution_id = ?"
-_SNAPSHOT: Final = """
-    INSERT OR REPLACE INTO snapshots (key, seq, base, definition, body) VALUES (?, ?, ?, ?, ?)
-"""
-
 
 _PLANS: Final = "SELECT digest, body FROM definitions WHERE digest IN (SELECT value FROM json_each(?))"
-
-
-def write_commits(connection: sqlite3.Connection, commits: Sequence[Commit]) -> dict[int, Exception]:
-    """Write commits inside the caller's transaction. Returns why some were refused, by their place.
-
-    A refused one leaves nothing, and later ones of the same execution are refused with it.
-    """
-    refused: dict[int, Exception] = {}
-    lost: set[str] = set()
-    for place, commit in enumerate(commits):
-        name = commit.execution_id
-        if name in lost or not _admit(connection, commit):
-            lost.add(name)
-            refused[place] = (
-                ExecutionExists(f"there is an execution {name} already")
-                if commit.header is not None
-                else ExecutionFenced(f"execution {name} was taken over by another process")
-            )
-            continue
-
-        if commit.count:
-            connection.execute(_APPEND, (commit.seq, commit.count, _framed(commit.body), name))
-
-        if commit.definitions:
-            connection.executemany("INSERT OR IGNORE INTO definitions (digest, body) VALUES (?, ?)", commit.definitions)
-
-        if commit.snapshot is not None or commit.finished or commit.resource_keys is not None:
-            _seldom(connection, commit)
-
-    return refused
-
-
-def _admit(connection: sqlite3.Connection, commit: Commit) -> bool:
-    """Advance the execution's row, or create it. ``False``: the commit does not continue what is there."""
-    state = (commit.seq + commit.count, commit.parked, commit.wake_us, commit.finished)
-    if commit.header is None:
-        changed = connection.execute(_ADVANCE, (*state, commit.execution_id, commit.token, commit.seq))
-        return changed.rowcount == 1
-
-    known = connection.execute("SELECT 1 FROM durable WHERE execution_id = ?", (commit.execution_id,)).fetchone()
-    if known is not None:
-        return False
-
-    seq, parked, wake_us, finished = state
-    key = connection.execute(_CREATE, (commit.execution_id, commit.token, seq, parked, wake_us, finished)).lastrowid
-    connection.execute(
-        "INSERT INTO headers (key, definition, body) VALUES (?, ?, ?)", (key, commit.definition, commit.header)
-    )
-    return True
-
-
-def _seldom(connection: sqlite3.Connection, commit: Commit) -> None:
-    key = _key(connection, commit.execution_id)
-    if commit.resource_keys is not None:
-        keys = msgspec.json.encode(commit.resource_keys).decode()
-        connection.execute("UPDATE durable SET resource_keys = ? WHERE key = ?", (keys, key))
-
-    if commit.snapshot is not None:
-        connection.execute("DELETE FROM snapshots WHERE key = ? AND base = 0", (key,))
-        fields = (key, commit.seq + commit.count, commit.base, commit.definition, commit.snapshot)
-        connection.execute(_SNAPSHOT, fields)
-
-    if commit.finished:
-        _merge(connection, key)
-
-
-def _merge(connection: sqlite3.Connection, key: int) -> None:
-    """Make one row of all an ended execution has written; its temporary snapshots are not needed any more."""
-    connection.execute("DELETE FROM snapshots WHERE key = ? AND base = 0", (key,))
-    rows = connection.execute("SELECT first, count, body FROM inputs WHERE key = ? ORDER BY first", (key,)).fetchall()
-    if len(rows) > 1:
-        connection.execute("DELETE FROM inputs WHERE key = ?", (key,))
-        body = b"".join(row[2] for row in rows)
-        total = rows[-1][0] + rows[-1][1] - rows[0][0]
-        connection.execute(
-            "INSERT INTO inputs (key, first, count, body) VALUES (?, ?, ?, ?)", (key, rows[0][0], total, body)
-        )
 
 
 def _key(connection: sqlite3.Connection, execution_id: str) -> int:
@@ -181,25 +90,61 @@ def read(connection: sqlite3.Connection, execution_id: str, at: int | None = Non
         ValueError: ``at`` is no committed point.
         SnapshotError: what is stored is damaged.
     """
-    row = connection.execute(
-        "SELECT d.key, d.seq, d.resource_keys, d.forked_from, d.forked_at, h.definition, h.body "
-        "FROM durable d JOIN headers h ON h.key = d.key WHERE d.execution_id = ?",
-        (execution_id,),
-    ).fetchone()
+    return read_from(connection, find(connection, execution_id, at), at)
+
+
+class Found(NamedTuple):
+    """An execution's rows, and who owns it."""
+
+    execution_id: str
+    key: int
+    token: int
+    seq: int
+    finished: int
+    resource_keys: str
+    forked_from: str | None
+    forked_at: int | None
+    definition: str
+    header: bytes
+    snapshot_seq: int | None
+    snapshot_definition: str | None
+    snapshot: bytes | None
+    writer: str
+    status: str
+
+
+_FIND: Final = """
+    SELECT d.execution_id, d.key, d.token, d.seq, d.finished, d.resource_keys, d.forked_from, d.forked_at,
+        h.definition, h.body, s.seq, s.definition, s.body, coalesce(e.writer, ''), coalesce(e.status, '')
+    FROM durable d JOIN headers h ON h.key = d.key LEFT JOIN executions e ON e.id = d.execution_id
+    LEFT JOIN snapshots s ON s.key = d.key
+        AND s.seq = (SELECT max(seq) FROM snapshots WHERE key = d.key AND seq <= coalesce(?, d.seq))
+    WHERE d.execution_id = ?
+"""
+
+
+def find(connection: sqlite3.Connection, execution_id: str, at: int | None = None) -> Found:
+    """Return an execution's rows, with the last snapshot up to ``at``.
+
+    Raises:
+        ExecutionNotFound: there is none of that id.
+    """
+    row = connection.execute(_FIND, (at, execution_id)).fetchone()
     if row is None:
         raise ExecutionNotFound(f"no durable execution {execution_id!r} in the store")
 
-    key, seq, resource_keys, forked_from, forked_at, definition, header = row
+    return Found(*row)
+
+
+def read_from(connection: sqlite3.Connection, found: Found, at: int | None = None) -> Stored:
+    """Return what :func:`find` has found, with the inputs after its snapshot; raises as :func:`read` does."""
+    execution_id, key, seq, definition = found.execution_id, found.key, found.seq, found.definition
     wanted = seq if at is None else at
     begin, snapshot = 0, None
-    found = connection.execute(
-        "SELECT seq, definition, body FROM snapshots WHERE key = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
-        (key, wanted),
-    ).fetchone()
     try:
-        if found is not None:
-            begin, definition = found[0], found[1]
-            state, extras = _unpack(found[2])
+        if found.snapshot is not None and found.snapshot_seq is not None and found.snapshot_definition is not None:
+            begin, definition = found.snapshot_seq, found.snapshot_definition
+            state, extras = _unpack(found.snapshot)
             snapshot = (state, extras)
 
         batches, ends = _batches(connection, key, begin, wanted)
@@ -209,8 +154,8 @@ def read(connection: sqlite3.Connection, execution_id: str, at: int | None = Non
         needed = msgspec.json.encode(_needed(definition, snapshot, batches)).decode()
         plans: dict[str, bytes] = dict(connection.execute(_PLANS, (needed,)).fetchall())
         return Stored(
-            execution_id, wanted, _unpack(header), definition, plans, snapshot, batches,
-            msgspec.json.decode(resource_keys), forked_from, forked_at,
+            execution_id, wanted, _unpack(found.header), definition, plans, snapshot, batches,
+            msgspec.json.decode(found.resource_keys), found.forked_from, found.forked_at,
         )  # fmt: skip
     except msgspec.MsgspecError as exc:
         raise SnapshotError(f"execution {execution_id}: what is stored of it is damaged: {exc}") from exc
@@ -234,10 +179,6 @@ def _batches(
                 ends.add(position)
 
     return batches, ends
-
-
-def _framed(body: bytes) -> bytes:
-    return len(body).to_bytes(4, "big") + body
 
 
 def _objects(body: bytes) -> Iterable[tuple[int, list[list[Any]]]]:

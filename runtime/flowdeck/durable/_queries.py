@@ -125,7 +125,7 @@ def resumable(connection: sqlite3.Connection) -> list[str]:
 
     rows = connection.execute(
         "SELECT e.id FROM executions e JOIN durable d ON d.execution_id = e.id "
-        "WHERE e.finished_us IS NULL AND NOT d.finished"
+        "WHERE e.finished_us IS NULL AND d.finished = 0"
     )
     return [row[0] for row in rows]
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from flowdeck.durable._handle import Handle
 from flowdeck.durable._values import decode
@@ -75,7 +75,7 @@ class Watcher:
         self._writer = writer
         self._ack = ack
         self._problem = problem
-        self._handle = Handle(path, lambda: connect_readonly(path, READ_SECONDS))
+        self._handle: Any = self._new_handle()
         self._file: tuple[int, int] | None = None
         self._last_id: int | None = None
         """Id of the newest row at the last look; ``None`` before the first."""
@@ -85,6 +85,9 @@ class Watcher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._counts = {"delivered": 0, "delivery_failures": 0, "looks": 0}
+
+    def _new_handle(self) -> Any:
+        return Handle(self._path, lambda: connect_readonly(self._path, READ_SECONDS))
 
     def add(self, execution: Controlled) -> Watched:
         """Take an execution in. Nothing is delivered before :meth:`watch` names it."""

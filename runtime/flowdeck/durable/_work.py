@@ -6,20 +6,17 @@ import sqlite3
 from typing import Final
 
 __all__ = [
+    "CLAIM",
     "FORGET",
     "FORK_ROW",
     "OLD",
-    "OWNED_BY",
     "PRUNE_BATCH",
     "UNUSED_DEFINITIONS",
     "WORK",
     "transaction",
 ]
 
-OWNED_BY: Final = """
-    SELECT d.token, d.finished, coalesce(e.writer, ''), coalesce(e.status, '') FROM durable d
-    LEFT JOIN executions e ON e.id = d.execution_id WHERE d.execution_id = ?
-"""
+CLAIM: Final = "UPDATE durable SET token = token + 1, parked = 0, blocked = NULL WHERE key = ?"
 
 PRUNE_BATCH: Final = 500
 """Executions forgotten in one transaction, so that nobody waits long for the write lock."""

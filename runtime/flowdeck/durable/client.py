@@ -36,6 +36,7 @@ from flowdeck.durable._rows import (
     InboxEntry,
     InterruptRow,
 )
+from flowdeck.durable.postgres.address import address_of
 from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
 from flowdeck.durable.store import Point
 from flowdeck.errors import ExecutionNotFound
@@ -69,13 +70,21 @@ class ControlClient:
     A store in which no execution registered yet is empty, not an error; the file is picked up when it appears.
 
     Args:
-        store_path: The store folder, or the path of a ``state.db``.
+        store_path: The store folder, the path of a ``state.db``, or the URL of a PostgreSQL store.
         busy_timeout: Seconds a write waits for other writers.
 
     Raises:
         StoreError: There is no usable store at the path; the message names the mend. Every method raises it too when
             the file is damaged, locked for too long, or not permitted.
     """
+
+    def __new__(cls, store_path: Any, **options: Any) -> ControlClient:
+        if cls is ControlClient and address_of(store_path) is not None:
+            from flowdeck.durable.postgres.client import PostgresClient
+
+            return super().__new__(PostgresClient)
+
+        return super().__new__(cls)
 
     def __init__(self, store_path: str | os.PathLike[str], *, busy_timeout: float = 5.0) -> None:
         self.path: Path = state_db_path(store_path)
@@ -88,6 +97,11 @@ class ControlClient:
         else:
             Layout.open(store_path)
             self.version()
+
+    @property
+    def place(self) -> str:
+        """Where the executions are, for messages."""
+        return str(self.path.parent)
 
     def close(self) -> None:
         """Close the connections. A later call opens them again."""
@@ -164,7 +178,7 @@ class ControlClient:
 
         stored = self._look(lambda connection: _inputs.read(connection, execution_id, at), None)
         if stored is None:
-            raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
+            raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.place}")
 
         replica = replay(stored.header, stored.plans, stored.definition, stored.snapshot, stored.batches)
         return replica.dump(0, stored.resource_keys)
@@ -232,7 +246,7 @@ class ControlClient:
         """
         interrupt = self.get_interrupt(interrupt_id)
         if interrupt is None:
-            return AnswerResult(None, "unknown", f"no interrupt {interrupt_id!r} in {self.path.parent}")
+            return AnswerResult(None, "unknown", f"no interrupt {interrupt_id!r} in {self.place}")
 
         return self.put_inbox("resume", interrupt.execution_id, interrupt.id, value, actor, dedup_key)
 
@@ -267,12 +281,14 @@ class ControlClient:
         except (TypeError, ValueError, RecursionError) as error:
             return AnswerResult(None, "rejected", f"the value is not JSON: {error}")
 
-        if kind == "start":
+        return self._submit(Request(kind, execution_id, target, text, actor, dedup_key or new_id()))
+
+    def _submit(self, request: Request) -> AnswerResult:
+        if request.kind == "start":
             prepare(self.path, self._busy_timeout)
         elif not self.path.exists():
-            return AnswerResult(None, "unknown", f"no execution {execution_id!r} in {self.path.parent}")
+            return AnswerResult(None, "unknown", f"no execution {request.execution_id!r} in {self.place}")
 
-        request = Request(kind, execution_id, target, text, actor, dedup_key or new_id())
         with self._writer.use() as connection:
             return request.submit(connection)
 

@@ -41,6 +41,7 @@ from flowdeck.durable._handle import Handle
 from flowdeck.durable._signal import Signal
 from flowdeck.durable._values import encode, expiry_us, slim
 from flowdeck.durable._watcher import Watcher
+from flowdeck.durable.postgres.address import address_of, is_address
 from flowdeck.durable.statedb import (
     StoreBusy,
     connect,
@@ -50,7 +51,7 @@ from flowdeck.durable.statedb import (
 from flowdeck.errors import ExecutionFenced
 from flowdeck.execution.control import Controlled
 from flowdeck.execution.store import Commit, Done
-from flowdeck.layout import StoreError
+from flowdeck.layout import Layout, StoreError
 
 __all__ = ["StateControl", "open_control"]
 
@@ -75,7 +76,7 @@ def open_control(
     """Open, and if need be create, the control plane of a store.
 
     Args:
-        store_path: the store folder, which must exist, or the path of a ``state.db``.
+        store_path: the store folder, which must exist, the path of a ``state.db``, or the URL of a PostgreSQL store.
         writer: the id under whose lock this process lives, or a callable that returns it. Give a callable when the
             process may fork: it is asked again in the child.
         on_problem: called with a kind and a message, once per outage, from a background thread or from the caller of
@@ -85,6 +86,12 @@ def open_control(
         StoreError: the file cannot be used (missing folder, foreign, too new, no permission). A file that is only
             locked is no error: what is registered is written when it is free.
     """
+    address = address_of(store_path)
+    if address is not None:
+        from flowdeck.durable.postgres.control import PostgresControl
+
+        return PostgresControl(address, writer, lock=_lock_of(store_path, writer), on_problem=on_problem)
+
     path = state_db_path(store_path)
     try:
         prepare(path, BUSY_SECONDS)
@@ -92,6 +99,15 @@ def open_control(
         pass
 
     return StateControl(path, writer, on_problem=on_problem)
+
+
+def _lock_of(store: str | os.PathLike[str], writer: str | Callable[[], str]) -> Callable[[], str | None]:
+    """Return what tells the file that is locked while this process lives; nobody knows it of a mere URL."""
+    if is_address(store):
+        return lambda: None
+
+    layout = Layout(store)
+    return lambda: str(layout.lock_path(writer() if callable(writer) else writer))
 
 
 class StateControl(ControlWriter):
@@ -110,9 +126,15 @@ class StateControl(ControlWriter):
         self._closed = False
         self.durability = "live"
         """``live``, ``exit``, ``process`` or ``full``; only ``full`` waits for the disk."""
-        self._handle = Handle(path, self._open)
+        self._handle: Any = self._new_handle()
         self._reset()
         _instances.add(self)
+
+    def _new_handle(self) -> Any:
+        return Handle(self.path, self._open)
+
+    def _new_watcher(self) -> Watcher:
+        return Watcher(self.path, self._writer, self.ack, self._problem)
 
     def _reset(self) -> None:
         """Take the state of a control that nobody used yet. Also what a forked child begins with."""
@@ -124,7 +146,7 @@ class StateControl(ControlWriter):
         self._thread: threading.Thread | None = None
         self._merged = 0
         self._reported: set[str] = set()
-        self._watcher = Watcher(self.path, self._writer, self.ack, self._problem)
+        self._watcher = self._new_watcher()
         self._counts = dict.fromkeys(
             ("accepted", "written", "durable", "commits", "retries", "dropped", "fenced", "unencodable"), 0
         )

@@ -15,8 +15,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from flowdeck.durable._hosted import HostedStore
 from flowdeck.durable.recovery import BlockedVersion, restore
-from flowdeck.durable.sqlite import SqliteStore
 from flowdeck.durable.store import Claim, Stored
 from flowdeck.errors import ExecutionError, FlowdeckError, MissingResource, SnapshotError
 from flowdeck.execution.control import InboxRow
@@ -75,7 +75,7 @@ class Host:
         lease: seconds; see :data:`LEASE_SECONDS`.
     """
 
-    def __init__(self, store: SqliteStore, services: Services, *, lease: float = LEASE_SECONDS) -> None:
+    def __init__(self, store: HostedStore, services: Services, *, lease: float = LEASE_SECONDS) -> None:
         self.store = store
         self.services = services
         self.lease = lease
@@ -263,9 +263,11 @@ class Host:
 
         stored = await asyncio.to_thread(self.store.load, execution_id)
         fields = {name: getattr(stored, name) for name in Stored.__struct_fields__}
-        return restore(
+        ended = restore(
             flow, Claim(**fields, token=1, flow_name=flow.name), self.services, dict.fromkeys(stored.resource_keys)
         )
+        ended.stream.end()  # its items are all there; whoever reads them must not wait for more
+        return ended
 
     def _resources_for(self, flow: TriggerFlow, more: Mapping[str, Any] | None) -> dict[str, Any]:
         given = self.resources() if self.resources is not None else {}

@@ -15,6 +15,7 @@ from flowdeck.definition.skeleton import dump_plan, load_plan, plan_digest
 from flowdeck.durable.store import Claim
 from flowdeck.errors import SnapshotError
 from flowdeck.events.lineage import RunContext
+from flowdeck.execution.adoption import adopt, adoptable
 from flowdeck.execution.gate import GatedStream
 from flowdeck.execution.replica import Replica, replay
 from flowdeck.execution.services import Services
@@ -47,16 +48,19 @@ def restore(flow: TriggerFlow, claim: Claim, services: Services, resources: dict
         SnapshotError: what is stored is damaged or of a newer format.
     """
     replica = replay(claim.header, claim.plans, claim.definition, claim.snapshot, claim.batches)
-    state = replica.dump(claim.token - 1, claim.resource_keys)
     changed = _changed(flow, replica)
-    if changed:
+    state = None
+    if changed or not adoptable(replica):
+        state = replica.dump(claim.token - 1, claim.resource_keys)
+
+    if changed and state is not None:
         state = _fitting(flow, claim, state)
 
     header = replica.header
     auto_close, timeout = replica.root.settings
     execution = flow.create_execution(
         execution_id=claim.execution_id,
-        run_context=RunContext.create(**state["run_context"]),
+        run_context=RunContext.create(**(replica.root.run if state is None else state["run_context"])),
         runtime_resources=resources,
         auto_close=auto_close,
         auto_close_timeout=timeout,
@@ -65,7 +69,10 @@ def restore(flow: TriggerFlow, claim: Claim, services: Services, resources: dict
         services=services,
     )
     try:
-        load_state(execution, state, "utf-8", trusted=True)
+        if state is None:
+            adopt(execution, replica, claim.token, claim.resource_keys)
+        else:
+            load_state(execution, state, "utf-8", trusted=True)
     except BaseException:
         flow.remove_execution(execution)
         raise

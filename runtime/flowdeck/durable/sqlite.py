@@ -8,26 +8,24 @@ run out.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from flowdeck.durable import _inputs
 from flowdeck.durable._forking import fork_of
 from flowdeck.durable._handle import Handle
-from flowdeck.durable._rows import AnswerResult, ExecutionRow, InterruptRow
-from flowdeck.durable._values import decode
+from flowdeck.durable._hosted import HostedStore, inbox_row
 from flowdeck.durable._work import (
+    CLAIM,
     FORGET,
     FORK_ROW,
     OLD,
-    OWNED_BY,
     PRUNE_BATCH,
     UNUSED_DEFINITIONS,
     WORK,
@@ -36,8 +34,8 @@ from flowdeck.durable._work import (
 from flowdeck.durable.client import ControlClient
 from flowdeck.durable.control import StateControl
 from flowdeck.durable.statedb import connect, connect_readonly, prepare
-from flowdeck.durable.store import DURABILITIES, Claim, Commit, Done, Point, Retention, Stored, Work
-from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, ExecutionNotFound
+from flowdeck.durable.store import Claim, Point, Retention, Stored, Work
+from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists
 from flowdeck.events.ids import new_id as draw_id
 from flowdeck.execution.control import InboxRow
 from flowdeck.layout import Layout, is_writer_alive, live_writers
@@ -50,7 +48,7 @@ LOOK_SECONDS: Final = 0.04
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(HostedStore):
     """An :class:`~flowdeck.durable.store.ExecutionStore` over one ``state.db``.
 
     Args:
@@ -62,64 +60,14 @@ class SqliteStore:
     """
 
     def __init__(self, control: StateControl, durability: str = "full") -> None:
-        if durability not in DURABILITIES[1:]:
-            raise ValueError(f"durability={durability!r}: expected {', '.join(map(repr, DURABILITIES[1:]))}")
-
-        self.control = control
-        self.durability = durability
         self.path: Path = control.path
         self.layout = Layout(self.path.parent)
-        self.on_host: Callable[[Any], None] | None = None
-        """Told of every execution of this process that becomes durable."""
-        self.on_open: Callable[[Any], Any] | None = None
-        """Returns what the inbox shall deliver to in place of an execution that is being registered."""
-        self.on_reopen: Callable[[Any, str], Any] | None = None
-        """Brings an execution back that was started before; awaitable."""
-        self.on_rest: Callable[[Any, int | None], None] | None = None
-        """Told when an execution comes to rest (with its wake-up time), and when it stirs again (``-1``)."""
         self._writer = Handle(self.path, self._open)
         self._reader = Handle(self.path, lambda: connect_readonly(self.path, BUSY_SECONDS))
         self._client: ControlClient | None = None
         self._lock = threading.Lock()
         self._seen: tuple[int, int] = (0, 0)
-        control.make_durable(durability)
-
-    @property
-    def owner(self) -> str:
-        """Under which writer id this process holds executions."""
-        return self.control.writer
-
-    @property
-    def gated(self) -> bool:
-        """Whether handlers wait for commits."""
-        return self.durability != "exit"
-
-    # -- committing ----------------------------------------------------------------------------------------------
-
-    def submit(self, commit: Commit, done: Done) -> None:
-        if self.on_open is not None and commit.changes:
-            commit.changes = tuple(
-                (name, (self.on_open(arguments[0]), arguments[1])) if name == "opened" else (name, arguments)
-                for name, arguments in commit.changes
-            )
-
-        self.control.submit(commit, done)
-
-    def hosts(self, execution: Any) -> None:
-        if self.on_host is not None:
-            self.on_host(execution)
-
-    def rests(self, execution: Any, wake_us: int | None) -> None:
-        """An execution has come to rest, and that is committed; with ``-1`` it stirs again."""
-        if self.on_rest is not None:
-            self.on_rest(execution, wake_us)
-
-    async def reopen(self, flow: Any, execution_id: str) -> Any:
-        """Return the handle of an execution that is there already, or ``None``; see :meth:`Host.reopen`."""
-        return None if self.on_reopen is None else await self.on_reopen(flow, execution_id)
-
-    def flush(self, timeout: float) -> bool:
-        return self.control.flush(timeout)
+        super().__init__(control, durability)
 
     def close(self, timeout: float) -> None:
         self.control.close(timeout)
@@ -128,45 +76,15 @@ class SqliteStore:
 
     # -- ownership -----------------------------------------------------------------------------------------------
 
-    def claim(self, execution_id: str, *, token: int | None = None, force: bool = False) -> Claim:
-        heard = threading.Event()
-        said: list[Any] = []
-
-        def told(answer: Any, error: BaseException | None) -> None:
-            said.extend((answer, error))
-            heard.set()
-
-        self.control.ask(lambda connection: self._claimed(connection, execution_id, token, force), told)
-        heard.wait()
-        if said[1] is not None:
-            raise said[1]
-
-        claim: Claim = said[0]
-        return claim
-
-    async def claim_soon(self, execution_id: str, *, token: int | None = None, force: bool = False) -> Claim:
-        """The same as :meth:`claim` for a running loop: claimed together with what else is committed just then."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Claim] = loop.create_future()
-
-        def told(answer: Any, error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(_settle, future, answer, error)
-
-        self.control.ask(lambda connection: self._claimed(connection, execution_id, token, force), told)
-        return await future
-
     def _claimed(self, connection: sqlite3.Connection, execution_id: str, token: int | None, force: bool) -> Claim:
         """Take the execution over inside the writer's transaction, and return it: from then on nobody else changes
         it."""
-        row = connection.execute(OWNED_BY, (execution_id,)).fetchone()
-        if row is None:
-            raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.path.parent}")
+        found = _inputs.find(connection, execution_id)
+        writer = found.writer
+        if found.finished:
+            raise ExecutionError(f"execution {execution_id} is finished ({found.status})")
 
-        present, finished, writer, status = row
-        if finished:
-            raise ExecutionError(f"execution {execution_id} is finished ({status})")
-
-        if token is not None and token != present:
+        if token is not None and token != found.token:
             raise ExecutionBusy(f"execution {execution_id} was taken up by another process just now")
 
         if not force and self._runs_elsewhere(connection, writer):
@@ -175,15 +93,13 @@ class SqliteStore:
                 "end it first"
             )
 
-        stored = _inputs.read(connection, execution_id)  # before the first change: a damaged one stays as it was
-        connection.execute(
-            "UPDATE durable SET token = token + 1, parked = 0, blocked = NULL WHERE execution_id = ?", (execution_id,)
-        )
+        stored = _inputs.read_from(connection, found)  # before the first change: a damaged one stays as it was
+        connection.execute(CLAIM, (found.key,))
         if writer != self.owner:
             connection.execute("UPDATE executions SET writer = ? WHERE id = ?", (self.owner, execution_id))
 
         fields = {name: getattr(stored, name) for name in Stored.__struct_fields__}
-        return Claim(**fields, token=int(present) + 1, flow_name=stored.header["flow"]["name"])
+        return Claim(**fields, token=found.token + 1, flow_name=stored.header["flow"]["name"])
 
     def _runs_elsewhere(self, connection: sqlite3.Connection, writer: str) -> bool:
         """Whether another process holds it: it lives, and has not let its lease run out."""
@@ -251,7 +167,7 @@ class SqliteStore:
                 "AND target IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1000",
                 (msgspec.json.encode(sorted(names)).decode(),),
             ).fetchall()
-            return [_inbox_row(row) for row in rows]
+            return [inbox_row(row) for row in rows]
 
     def undelivered(self) -> bool:
         """Whether requests to executions of this process wait to be applied."""
@@ -313,27 +229,7 @@ class SqliteStore:
 
             return self._client
 
-    def get_execution(self, execution_id: str) -> ExecutionRow | None:
-        return self.client.get_execution(execution_id)
-
-    def list_executions(self, *, open_only: bool = False, limit: int = 100) -> list[ExecutionRow]:
-        return self.client.list_executions(open_only=open_only, limit=limit)
-
-    def list_interrupts(self, *, open_only: bool = True, limit: int = 1_000) -> list[InterruptRow]:
-        return self.client.list_interrupts(open_only=open_only, limit=limit)
-
     # -- asking --------------------------------------------------------------------------------------------------
-
-    def put_inbox(
-        self,
-        kind: str,
-        execution_id: str,
-        target: str | None,
-        payload: Any,
-        actor: str | None,
-        dedup_key: str | None = None,
-    ) -> AnswerResult:
-        return self.client.put_inbox(kind, execution_id, target, payload, actor, dedup_key)
 
     def read_inbox(self, execution_id: str) -> list[InboxRow]:
         with self._reader.use() as connection:
@@ -342,7 +238,7 @@ class SqliteStore:
                 "WHERE execution_id = ? AND (outcome IS NULL OR outcome = 'early') ORDER BY id",
                 (execution_id,),
             ).fetchall()
-            return [_inbox_row(row) for row in rows]
+            return [inbox_row(row) for row in rows]
 
     def fork(self, execution_id: str, at: int | None = None, *, new_id: str | None = None, actor: str | None) -> str:
         stored = self.load(execution_id, at)
@@ -395,20 +291,6 @@ class SqliteStore:
             connection.execute("PRAGMA synchronous = FULL")
 
         return connection
-
-
-def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(answer)
-
-
-def _inbox_row(row: tuple[Any, ...]) -> InboxRow:
-    return InboxRow(row[0], row[1], row[2], row[3], decode(row[4]), row[5], row[6], row[7])
 
 
 def _now_us() -> int:

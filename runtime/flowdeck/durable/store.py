@@ -1,8 +1,9 @@
 """The execution store: what is committed of an execution, who owns it, and what is asked of it.
 
-One protocol, two implementations: :class:`~flowdeck.durable.memory.MemoryStore` and
-:class:`~flowdeck.durable.sqlite.SqliteStore`. Executions append (:class:`~flowdeck.execution.store.Commit`); hosts
-claim what nobody runs and read it back; other processes list, ask and fork.
+One protocol, three implementations: :class:`~flowdeck.durable.memory.MemoryStore`,
+:class:`~flowdeck.durable.sqlite.SqliteStore` and :class:`~flowdeck.durable.postgres.store.PostgresStore`. Executions
+append (:class:`~flowdeck.execution.store.Commit`); hosts claim what nobody runs and read it back; other processes list,
+ask and fork.
 
 Ownership is fenced twice: every claim raises the *token* and every commit names the *seq* it continues. Whoever lost an
 execution (killed, stopped, partitioned) cannot write to it any more, even on one machine.

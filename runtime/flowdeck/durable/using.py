@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from flowdeck.durable._hosted import HostedStore
 from flowdeck.durable.control import open_control
 from flowdeck.durable.host import LEASE_SECONDS, Host
+from flowdeck.durable.postgres.address import address_of
 from flowdeck.durable.sqlite import SqliteStore
 from flowdeck.durable.store import DURABILITIES, ExecutionStore, Retention
 from flowdeck.execution.services import Services
-from flowdeck.layout import Layout, WriterLock, resolve_store
+from flowdeck.layout import Layout, StorePermission, WriterLock, resolve_store
 
-__all__ = ["DurableStore", "open_durable"]
+__all__ = ["DurableStore", "open_durable", "open_store"]
 
 
 class DurableStore:
@@ -29,8 +32,8 @@ class DurableStore:
         self._closed = False
 
     @property
-    def path(self) -> Path | None:
-        """The ``state.db``, or ``None`` when the store is in memory."""
+    def path(self) -> Any:
+        """The ``state.db``, the URL's parts, or ``None`` when the store is in memory."""
         return getattr(self.store, "path", None)
 
     def flush(self, timeout: float = 5.0) -> bool:
@@ -70,16 +73,28 @@ class _Identity:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = WriterLock(layout)
-        self._pid = os.getpid()
+        self._forks = _forks
 
     def __call__(self) -> str:
-        if self._pid != os.getpid():
-            self._lock, self._pid = WriterLock(self._layout), os.getpid()
+        if self._forks != _forks:
+            self._lock, self._forks = WriterLock(self._layout), _forks
 
         return self._lock.writer
 
     def release(self) -> None:
         self._lock.release()
+
+
+_forks = 0
+"""How many forks lie between this process and the first; asking for the process's id every time would cost more."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 def open_durable(
@@ -93,7 +108,8 @@ def open_durable(
     """Make the executions that ``services`` host durable.
 
     Args:
-        store: a directory, ``None`` for ``FLOWDECK_STORE`` or ``./.flowdeck``, or an execution store.
+        store: a directory, ``None`` for ``FLOWDECK_STORE`` or ``./.flowdeck``, the URL of a PostgreSQL store, or an
+            execution store. With ``FLOWDECK_EXECUTIONS`` a directory means the PostgreSQL store that it names.
         durability: ``exit``, ``process`` or ``full``.
         retention: forget finished executions by this policy, now; a worker does it again from time to time.
         lease: seconds without a beat after which this process counts as stuck.
@@ -112,16 +128,60 @@ def open_durable(
             "without use_store() executions are live"
         )
 
-    layout = Layout.create(resolve_store(store))
+    address = address_of(store)
+    layout = Layout.create(resolve_store(store)) if address is None else _own_layout()
     identity = _Identity(layout)
+    opened: HostedStore
     try:
-        sqlite = SqliteStore(open_control(layout.root, identity), durability)
+        if address is None:
+            opened = SqliteStore(open_control(layout.root, identity), durability)
+        else:
+            from flowdeck.durable.postgres.store import open_postgres
+
+            opened = open_postgres(
+                address, identity, durability, lock=lambda: str(layout.lock_path(identity())), lease=lease
+            )
+
         if retention is not None:
-            sqlite.prune(retention)
+            opened.prune(retention)
     except BaseException:
         identity.release()
         raise
 
-    host = Host(sqlite, services, lease=lease)
-    services.store = sqlite
-    return DurableStore(services, sqlite, host, identity)
+    host = Host(opened, services, lease=lease)
+    services.store = opened
+    return DurableStore(services, opened, host, identity)
+
+
+def open_store(store: Any = None) -> HostedStore:
+    """Open an execution store to look, fork and prune; nothing runs in it.
+
+    Args:
+        store: a directory, or the URL of a PostgreSQL store.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    address = address_of(store)
+    if address is None:
+        return SqliteStore(open_control(resolve_store(store), ""), "process")
+
+    from flowdeck.durable.postgres.store import open_postgres
+
+    return open_postgres(address, "", "process")
+
+
+def _own_layout() -> Layout:
+    """Return where processes of this user that keep no store directory of their own hold their locks.
+
+    Raises:
+        StorePermission: somebody else has made that folder.
+    """
+    root = Path(tempfile.gettempdir()) / f"flowdeck-{os.getuid()}"
+    layout = Layout(root)
+    layout.writers.mkdir(0o700, parents=True, exist_ok=True)
+    if root.stat().st_uid != os.getuid() or root.is_symlink():
+        raise StorePermission(f"{root} belongs to somebody else; set TMPDIR to a directory of your own")
+
+    root.chmod(0o700)
+    return layout

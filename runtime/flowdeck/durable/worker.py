@@ -9,6 +9,7 @@ everybody still lives.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +18,9 @@ from typing import Any, Final
 
 import msgspec
 
+from flowdeck.durable._hosted import HostedStore
 from flowdeck.durable.host import Host
-from flowdeck.durable.sqlite import SqliteStore
+from flowdeck.durable.statedb import StoreBusy
 from flowdeck.durable.store import Claim, Retention, Work
 from flowdeck.durable.using import DurableStore, open_durable
 from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, FlowdeckError
@@ -32,6 +34,10 @@ __all__ = ["Report", "Worker"]
 LIVENESS_SECONDS: Final = 1.0
 """How often a worker looks whether the owners of open executions live."""
 PRUNE_SECONDS: Final = 3_600.0
+AWAY_SECONDS: Final = 0.5
+"""Between two attempts while the store cannot be used."""
+
+_log = logging.getLogger("flowdeck.durable")
 
 Tell = Callable[[str, str, str], None]
 """``tell(kind, execution_id, text)``; kinds: taken, refused, ended, started."""
@@ -53,7 +59,7 @@ class Worker:
     """Runs the durable executions of some flows.
 
     Args:
-        store: the store directory.
+        store: the store directory, or the URL of a PostgreSQL store.
         flows: the flows whose executions it takes up; looked up by name.
         services: what hosts the executions.
         resources: returns the runtime resources of every execution, beside what ``@flow.resources`` gives.
@@ -77,8 +83,8 @@ class Worker:
     ) -> None:
         self.flows = {flow.name: flow for flow in flows}
         self.durable: DurableStore = open_durable(services, store, durability=durability, lease=lease)
-        assert isinstance(self.durable.store, SqliteStore) and self.durable.host is not None
-        self.store: SqliteStore = self.durable.store
+        assert isinstance(self.durable.store, HostedStore) and self.durable.host is not None
+        self.store: HostedStore = self.durable.store
         self.host: Host = self.durable.host
         self.host.flows.update(self.flows)
         self.host.resources = resources
@@ -90,6 +96,7 @@ class Worker:
         self._tell = tell or (lambda kind, execution_id, text: None)
         self._stop = threading.Event()
         self._first = True
+        self._told_away = False
         self._running: dict[str, TriggerFlowExecution] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._asked: set[int] = set()
@@ -105,12 +112,18 @@ class Worker:
         """Work until :meth:`stop`; with ``once`` until nothing is left that could go on without somebody's answer."""
         try:
             while not self._stop.is_set():
-                found = await self._round()
-                if once and not found and self._at_rest():
-                    break
+                try:
+                    found = await self._round()
+                    if once and not found and self._at_rest():
+                        break
 
-                if not found:
-                    await asyncio.to_thread(self._wait, 0.05 if once else self._pause())
+                    if not found:
+                        await asyncio.to_thread(self._wait, 0.05 if once else self._pause())
+                except StoreBusy as problem:  # somebody holds it, or its server is away: work goes on when it is back
+                    self._away(str(problem))
+                    await asyncio.to_thread(self._stop.wait, AWAY_SECONDS)
+                else:
+                    self._told_away = False
         finally:
             self.report.parked = sum(h.strong is None for h in self.host.hosted.values())
             await asyncio.to_thread(self.durable.close, 5.0)
@@ -163,6 +176,11 @@ class Worker:
 
         return count
 
+    def _away(self, why: str) -> None:
+        if not self._told_away:
+            self._told_away = True
+            _log.warning("%s It is tried again.", why)
+
     def _look(self, room: int) -> tuple[list[Work], list[InboxRow]]:
         hosted = self.host.hosted
         work = self.store.work(list(self.flows), blocked=self._first, limit=room + len(hosted))
@@ -176,6 +194,8 @@ class Worker:
             await self.host.take_up(work.execution_id, flow=self.flows[work.flow_name], token=work.token)
         except ExecutionBusy:
             return False  # another worker was faster
+        except StoreBusy:
+            return False  # the store is away; it will be looked at again
         except (FlowdeckError, StoreError, TypeError) as problem:
             self.report.refused[work.execution_id] = str(problem)
             self._tell("refused", work.execution_id, str(problem))

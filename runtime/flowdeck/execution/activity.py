@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from flowdeck.definition.plan import CHUNK, SUB_FLOW, Plan, PlanOp
 from flowdeck.execution.interventions_ledger import Ledger
+from flowdeck.execution.places import Places
 from flowdeck.execution.state import CANCELLING, PARKED, QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
 
-__all__ = ["CANCEL", "RESOLVED", "Activity"]
+__all__ = ["CANCEL", "NONE", "RESOLVED", "Activity"]
 
 RESOLVED: Final = "resolved"
 CANCEL: Final = "cancel"
@@ -28,13 +29,13 @@ _DEPTH_LIMIT: Final = 64
 _NOBODY: Final[deque[int]] = deque()
 """The queue of every execution in which nobody has had to wait for a place yet; never appended to."""
 
-_NONE: Final[Any] = MappingProxyType({})
-"""A table of every execution that never needed it; a parked execution has not got what its flow does not use."""
+NONE: Final[Any] = MappingProxyType({})
+"""A table of every execution that does not need it now; a parked execution has not got what its flow does not use."""
 
 Command = Task | tuple[str, int]
 
 
-class Activity:
+class Activity(Places):
     """Tasks and what they hold."""
 
     __slots__ = (
@@ -45,7 +46,6 @@ class Activity:
         "gates",
         "group_count",
         "groups",
-        "guests",
         "interrupts",
         "joins",
         "ledger",
@@ -56,7 +56,6 @@ class Activity:
         "plan",
         "queue",
         "records",
-        "running",
         "seq",
         "signals",
         "skip_exceptions",
@@ -73,14 +72,16 @@ class Activity:
         self.out: list[Command] = []
         self.tasks: dict[int, Task] = {}
         self.blocks: dict[int, Block] = {0: Block(0, 0, 0, 0, 0, True, False)}
-        self.joins: dict[int, Join] = _NONE
-        self.groups: dict[int, Group] = {}
+        self.joins: dict[int, Join] = NONE
+        self.groups: dict[int, Group] = NONE
         self.guests: dict[int, int] | None = None
         """Groups that handlers wait for without having emitted their signal (see :meth:`lend`): group to record."""
-        self.gates: dict[tuple[int, int], Gate] = _NONE
-        self.interrupts: dict[str, Interrupt] = {}
-        self.open: dict[str, Interrupt] = {}
-        """Those of them that wait for an answer, oldest first."""
+        self.away: set[int] | None = None
+        """Records that have lent the place of their lane: :attr:`guests`, and the handlers that await those."""
+        self.gates: dict[tuple[int, int], Gate] = NONE
+        self.interrupts: dict[str, Interrupt] = NONE
+        self.open: dict[str, Interrupt] = NONE
+        """Those of them that wait for an answer, oldest first; the same table as long as all of them do."""
         self.queue: deque[int] = _NOBODY
         """Records waiting for a place (positive) and groups whose awaiter does (negative)."""
         self.concurrency = concurrency
@@ -95,7 +96,7 @@ class Activity:
         self.skip_exceptions = False
         self.ledger: Ledger | None = None
         """Interventions; ``None`` when the execution takes none."""
-        self._prefixes: dict[int, str] = _NONE
+        self._prefixes: dict[int, str] = NONE
 
     def _ledger_changed(self) -> None:
         """Count a change of the ledger. A core that records its inputs writes the ledger down here."""
@@ -234,13 +235,21 @@ class Activity:
 
     def _leave_awaited(self, task: Task) -> None:
         """The handler has ended before its awaited emits did: nobody waits for them any more."""
-        for group in self._awaited(task):
+        awaited = self._awaited(task)
+        for group in awaited:
             group.parent = 0
+
+        if awaited and self.away:
+            self._settle_away()
 
     def _forget_awaited(self, task: Task) -> None:
         """The handler has failed or was stopped, and with it what it awaited: errors in there are its own now."""
-        for group in self._awaited(task):
+        awaited = self._awaited(task)
+        for group in awaited:
             group.parent, group.error = 0, None
+
+        if awaited and self.away:
+            self._settle_away()
 
     def _drop(self, task: Task) -> None:
         """Forget the record, and the lanes nobody stands in any more."""
@@ -339,64 +348,6 @@ class Activity:
             else:
                 self.running -= 1
 
-    def lend(self, task: Task, group_id: int, tag: str = "") -> None:
-        """A handler waits for a group that is not its own: for an answer it gave, or a signal sent through the handle.
-
-        What it waits for may need its places, so others have them meanwhile: the one under ``concurrency``, and the
-        one of its lane in a limited join. With a ``tag`` a re-run finds the group instead of causing it again.
-        """
-        if tag:
-            if task.tags is None:
-                task.tags = {}
-
-            task.tags[tag] = ["ans", group_id]
-
-        if group_id not in self.groups or task.status != RUNNING:
-            return
-
-        if self.guests is None:
-            self.guests = {}
-
-        first = task.rec not in self.guests.values()
-        self.guests[group_id] = task.rec
-        task.awaiting += 1
-        if task.awaiting == 1:
-            self._free_place()
-
-        if first and task.lane and self.blocks[task.lane].limited:
-            self._exit(self.blocks[task.lane])
-
-    def _take_back(self, group: Group) -> bool:
-        """Give a handler that lent its places for ``group`` the places back. Returns ``False`` while it has to wait."""
-        assert self.guests is not None
-        task = self.tasks[self.guests[group.id]]
-        last = sum(rec == task.rec for rec in self.guests.values()) == 1
-        limited = last and task.lane and self.blocks[task.lane].limited
-        full = self._full_join(task.lane) if limited else None
-        if full is not None:
-            full.waiting.append(["", group.id])
-            return False
-
-        if task.awaiting == 1 and self.concurrency and self.running >= self.concurrency:
-            self._enqueue(-group.id)
-            return False
-
-        del self.guests[group.id]
-        if limited:
-            self._enter(self.blocks[task.lane])
-
-        self.running += task.awaiting == 1
-        task.awaiting -= 1
-        return True
-
-    def _forget_guest(self, task: Task) -> bool:
-        """The task waits for nobody's group any more. Returns whether it had lent its places."""
-        if not self.guests or task.rec not in self.guests.values():
-            return False
-
-        self.guests = {group: rec for group, rec in self.guests.items() if rec != task.rec}
-        return True
-
     def _unhold(self, group_id: int) -> None:
         group = self.groups[group_id]
         group.pending -= 1
@@ -405,56 +356,6 @@ class Activity:
 
     def _resume_waiting(self, interrupt_id: str, group_id: int) -> None:
         """Hook for the core: a resumption that waited for a place has one now."""
-
-    # -- places in a limited join --------------------------------------------------------------------------------
-
-    def _enter(self, block: Block) -> None:
-        while True:
-            block.active += 1
-            if block.active > 1:
-                return
-
-            join = self.joins.get(block.join)
-            if join is not None and join.limit:
-                join.active += 1
-
-            if not block.lane or not self.blocks[block.lane].limited:
-                return
-
-            block = self.blocks[block.lane]
-
-    def _exit(self, block: Block) -> None:
-        while True:
-            block.active -= 1
-            if block.active:
-                return
-
-            join = self.joins.get(block.join)
-            outer = self.blocks[block.lane] if block.lane else None
-            if join is not None and join.limit:
-                join.active -= 1
-                if join.waiting or join.items is not None:
-                    self._refill(join)
-
-            if outer is None or not outer.limited:
-                return
-
-            block = outer
-
-    def _full_join(self, lane: int) -> Join | None:
-        """Return the join whose places keep a member in ``lane`` from becoming active, if any."""
-        while lane:
-            block = self.blocks[lane]
-            if not block.limited or block.active:
-                return None
-
-            join = self.joins.get(block.join)
-            if join is not None and join.limit and join.active >= join.limit:
-                return join
-
-            lane = block.lane
-
-        return None
 
     # -- cancelling ----------------------------------------------------------------------------------------------
 
@@ -544,7 +445,7 @@ class Activity:
             if known.count("/") > _DEPTH_LIMIT:
                 known = f"~{hashlib.sha1(known.encode(), usedforsecurity=False).hexdigest()[:16]}/"
 
-            if self._prefixes is _NONE:
+            if self._prefixes is NONE:
                 self._prefixes = {}
 
             self._prefixes[lane] = known

@@ -27,7 +27,7 @@ def ask(execution: Any, interrupt: Interrupt) -> None:
     key = f"ask:{interrupt.id}"
     loop = execution._driver.loop
     if loop is not None and interrupt.frame is None and key not in execution._timers:
-        execution._timers[key] = loop.create_task(_ask(execution, key, interrupt.id))
+        execution._keep_timer(key, loop.create_task(_ask(execution, key, interrupt.id)))
 
 
 async def _ask(execution: TriggerFlowExecution, key: str, interrupt_id: str) -> None:
@@ -43,7 +43,8 @@ async def _ask(execution: TriggerFlowExecution, key: str, interrupt_id: str) -> 
         if reply.after > 0:
             await execution._services.clock.sleep(reply.after)
     finally:
-        execution._timers.pop(key, None)
+        if key in execution._timers:
+            del execution._timers[key]
 
     _deliver(execution, interrupt_id, reply)
 

@@ -13,6 +13,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.events.lineage import RunContext
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.core import Core
 from flowdeck.execution.eager import schedule, start_now
 from flowdeck.execution.observation import FlowEvents
@@ -74,8 +75,8 @@ class Branches:
         self._context: Context | None = None
         self._live = 0
         self._abandoned: list[asyncio.Task[None]] | None = None  # thousands may be parked: what is rare is not there
-        self._by_record: dict[int, asyncio.Task[None]] = {}
-        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._by_record: dict[int, asyncio.Task[None]] = NONE
+        self._waiters: dict[int, asyncio.Future[None]] = NONE
         self._errors: dict[int, BaseException] | None = None
         self._idle_waiters: list[asyncio.Future[None]] | None = None
         self._random: random.Random | None = None
@@ -104,6 +105,9 @@ class Branches:
     def waiter(self, group: int) -> asyncio.Future[None]:
         """Return a future that ends with the group. Register before :meth:`drain`, or the end may be missed."""
         loop = self.loop or asyncio.get_running_loop()
+        if self._waiters is NONE:
+            self._waiters = {}
+
         self._waiters[group] = future = loop.create_future()
         return future
 
@@ -127,7 +131,9 @@ class Branches:
             await waiter
         except asyncio.CancelledError:
             if group in self.core.groups:
-                self._waiters.pop(group, None)
+                if group in self._waiters:
+                    del self._waiters[group]
+
                 if self.gate is None:
                     self._cancel_group(group)
                 elif self._caller_is_a_handler():  # a durable run does not end with whoever else waits for it
@@ -191,7 +197,7 @@ class Branches:
             if branch is not current:
                 branch.cancel()
 
-        waiters, self._waiters = list(self._waiters.values()), {}
+        waiters, self._waiters = list(self._waiters.values()), NONE
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -286,7 +292,7 @@ class Branches:
         return task
 
     def _resolved(self, group: int) -> None:
-        waiter = self._waiters.pop(group, None)
+        waiter = self._waiters.pop(group, None) if self._waiters else None
         error = self._errors.pop(group, None) if self._errors else None
         if error is not None and self.core.error is not None and self.failure is None:
             self.failure = error

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from flowdeck.definition.plan import LAST_RUNNABLE, POINT, ROUTE, Plan
 from flowdeck.errors import EmitDepthExceeded, HandlerDiverged
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.interventions_ledger import STATE_KEY
 from flowdeck.execution.state import BACKOFF, CANCELLING, PARKED, QUEUED, RUNNING, Group, Task
-from flowdeck.execution.values import append, assign, copy_value, delete
+from flowdeck.execution.values import append, assign, copy_value, delete, keeps_in_json
 from flowdeck.execution.waiting import Waiting
 
 __all__ = ["EMIT_DEPTH_LIMIT", "CommittedFailure", "Core"]
@@ -43,15 +44,16 @@ class Core(Waiting):
     def __init__(self, plan: Plan, execution_id: str, concurrency: int = 0) -> None:
         super().__init__(plan, concurrency)
         self.execution_id = execution_id
-        self.data: dict[str, Any] = {}
+        self.data: dict[str, Any] = NONE
         """Execution state: JSON plus tagged types, only ever replaced, never handed out."""
         self.version = 0
         self.error: list[Any] | None = None
         """``[type, message]`` of the failure nobody caught, or ``None``."""
         self.started = False
-        self.early: dict[str, list[Any]] = {}
+        self.early: dict[str, list[Any]] = NONE
         """Answers that came before their interrupt: id to ``[value, actor]``."""
         self.interrupt_count = 0
+        self.plain = True
         self.streamed = 0
         """Items put on the runtime stream so far."""
 
@@ -67,6 +69,9 @@ class Core(Waiting):
     def open_group(self, parent: int = 0, tag: str = "") -> int:
         """Begin an await-group. It holds itself open until :meth:`seal_group`."""
         self.group_count += 1
+        if self.groups is NONE:
+            self.groups = {}
+
         self.groups[self.group_count] = Group(self.group_count, parent, tag, 1)
         return self.group_count
 
@@ -161,14 +166,21 @@ class Core(Waiting):
             task.tags = {}
 
         task.tags[tag] = ["val", value]
+        self.plain = self.plain and keeps_in_json(value)
 
     def set_state(self, key: str, value: Any) -> None:
         """Replace ``key`` (dotted: nested). ``value`` must be the core's own copy."""
+        if self.data is NONE:
+            self.data = {}
+
         assign(self.data, key, value)
         self.version += 1
 
     def append_state(self, key: str, value: Any) -> Any:
         """Append to the list at ``key``, creating it. Returns the whole list."""
+        if self.data is NONE:
+            self.data = {}
+
         held = append(self.data, key, value)
         self.version += 1
         return held
@@ -374,12 +386,10 @@ class Core(Waiting):
         for join in self.joins.values():
             join.waiting = [entry for entry in join.waiting if entry[0]]
 
-        for rec in set((self.guests or {}).values()):  # what had lent its places runs again, and holds them
-            task = self.tasks[rec]
-            if task.lane and self.blocks[task.lane].limited:
-                self._enter(self.blocks[task.lane])
+        for rec in sorted(self.away or ()):  # what had lent its places runs again, and holds them
+            self._enter_lane(self.tasks[rec])
 
-        self.guests = None
+        self.guests = self.away = None
         for group in [g for g in self.groups.values() if not g.pending]:
             del self.groups[group.id]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -266,7 +267,7 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
     @property
     def resources(self) -> Mapping[str, Any]:
         """The execution's live objects, read-only."""
-        return MappingProxyType(self.execution._resources)
+        return MappingProxyType(self.execution._own_resources())
 
     def get_resource(self, key: str, default: Any = None) -> Any:
         return self.execution._resources.get(key, default)
@@ -287,10 +288,10 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
             ) from None
 
     def set_resource(self, key: str, value: Any) -> None:
-        self.execution._resources[key] = value
+        self.execution._own_resources()[key] = value
 
     def del_resource(self, key: str) -> None:
-        self.execution._resources.pop(key, None)
+        self.execution._own_resources().pop(key, None)
 
     # -- runtime stream ------------------------------------------------------------------------------------------
 
@@ -354,7 +355,8 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
         if self._over:
             raise InterruptError(f"chunk {self._op.name!r} has ended, so nothing of it can pause any more")
 
-        return self.execution._pause(self._task, self._tag("p", str(type)), self.run, options)
+        tag = sys.intern(self._tag("p", str(type)))  # thousands of executions wait with the same one
+        return self.execution._pause(self._task, tag, self.run, options)
 
     async def async_pause_for(self, **options: Any) -> PauseSignal:
         """The same as :meth:`pause_for`."""

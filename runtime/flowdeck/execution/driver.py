@@ -20,6 +20,7 @@ from typing import Any
 from flowdeck.definition.plan import CHUNK, FOR_EACH, LAST_RUNNABLE, POINT, ROUTE, SUB_FLOW, PlanOp
 from flowdeck.errors import HandlerDiverged, HandlerFailed, InterruptError
 from flowdeck.events.lineage import RunContext, current_run
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.branches import Branches, caller
 from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
 from flowdeck.execution.interventions_dispatch import admit
@@ -46,6 +47,9 @@ class Driver(Branches, StepEvents):
         completed_type = events.chunk_completed
         parent = self.run
         clock_ns = self.services.clock.monotonic_ns
+        if self._by_record is NONE:
+            self._by_record = {}
+
         by_record = self._by_record
         ledger = core.ledger
         gate = self.gate
@@ -140,9 +144,12 @@ class Driver(Branches, StepEvents):
                         waiter.set_result(None)
 
             if not self._live:
-                for table in (by_record, self._waiters, core.groups):
-                    if not table:
-                        table.clear()  # an execution at rest gives the memory of its tables back
+                self._by_record = NONE  # an execution at rest gives the memory of its tables back
+                if not self._waiters:
+                    self._waiters = NONE
+
+                if not core.groups:
+                    core.groups = NONE
 
                 self.execution._on_idle()
 

@@ -19,7 +19,7 @@ from flowdeck.execution.data import check_event_name
 from flowdeck.execution.flow_data import FlowData, FlowDataScope
 from flowdeck.execution.interventions_ledger import Ledger, read_state
 from flowdeck.execution.older_names import LANES, OlderExecutionNames, ignored
-from flowdeck.execution.result import ExecutionResult, FinalResultMixin
+from flowdeck.execution.result import FinalResultMixin
 from flowdeck.execution.snapshot import load_state, save_state
 from flowdeck.execution.streaming import StreamMixin
 from flowdeck.execution.values import copy_value, encode, lookup
@@ -80,19 +80,13 @@ class TriggerFlowExecution(
         if contract is not None:
             self._contract = contract
 
-        self._timers = {}
-        self._past_frames = {}
         self._closing = None
-        self._closed_waiters = []
+        self._closed_waiters = ()
         self._idle_timer = None
-        self._deadline_timer = None
-        self._background = None
         self._snapshot = None
-        self._cancel_reason = None
         self._starting = False
         self._entrypoint = entrypoint
         self._definition = definition
-        self.result = ExecutionResult(self)
 
     def __repr__(self) -> str:
         return f"<TriggerFlowExecution {self._plan.flow_name!r} {self.id} {self.get_status()}>"
@@ -327,17 +321,19 @@ class TriggerFlowExecution(
 
     async def async_set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
         """Replace what stands at ``key`` and wait for the handlers of that key."""
-        self._core.set_state(key, copy_value(value, key))
-        await self._after_change(key, emit)
+        if self._takes_writes(key):
+            self._core.set_state(key, copy_value(value, key))
+            await self._after_change(key, emit)
 
     async def async_append_state(self, key: str, value: Any, *, emit: bool = True) -> None:
         """Append to the list at ``key`` and wait for the handlers of that key."""
-        self._core.append_state(key, copy_value(value, key))
-        await self._after_change(key, emit)
+        if self._takes_writes(key):
+            self._core.append_state(key, copy_value(value, key))
+            await self._after_change(key, emit)
 
     async def async_del_state(self, key: str, *, emit: bool = True) -> None:
         """Delete ``key`` and wait for the handlers of that key."""
-        if self._core.del_state(key):
+        if self._takes_writes(key) and self._core.del_state(key):
             await self._after_change(key, emit)
 
     def set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
@@ -351,6 +347,14 @@ class TriggerFlowExecution(
     def del_state(self, key: str, *, emit: bool = True) -> None:
         """Synchronous twin of :meth:`async_del_state`."""
         self._sync(self.async_del_state(key, emit=emit))
+
+    def _takes_writes(self, key: str) -> bool:
+        """Whether state may still be written. What a run came to stands once it is closed, so that is refused."""
+        if self._lifecycle != "closed":
+            return True
+
+        self._warn(f"state {key!r} refused, it is closed")
+        return False
 
     async def _after_change(self, key: str, emit: bool) -> None:
         value = self.get_state(key)
@@ -411,16 +415,16 @@ class TriggerFlowExecution(
         return self._resources[key]
 
     def set_runtime_resource(self, key: str, value: Any) -> None:
-        self._resources[key] = value
+        self._own_resources()[key] = value
 
     def del_runtime_resource(self, key: str) -> None:
-        self._resources.pop(key, None)
+        self._own_resources().pop(key, None)
 
     def update_runtime_resources(self, resources: Mapping[str, Any] | None = None, **more: Any) -> None:
-        self._resources.update(resources or {}, **more)
+        self._own_resources().update(resources or {}, **more)
 
     def clear_runtime_resources(self) -> None:
-        self._resources.clear()
+        self._own_resources().clear()
 
     # -- other -----------------------------------------------------------------------------------------------------
 
@@ -449,7 +453,9 @@ class TriggerFlowExecution(
         Raises:
             SnapshotError: the state is too new, altered, incomplete, or made by an incompatible definition.
         """
-        self._resources.update(runtime_resources or {})
+        if runtime_resources:
+            self._own_resources().update(runtime_resources)
+
         old_id = self.id
         load_state(self, state, encoding)
         if self._definition is not None:
@@ -487,7 +493,9 @@ class TriggerFlowExecution(
 
         where = {key: origin[key] for key in ("forked_from", "forked_at") if key in origin}
         self._emit_event(self._events.execution_recovered, {"epoch": self._epoch, **where})
-        if self._services.control is not None and self._link is None:
+        # A store that holds the execution holds its questions; a fork's are new to it.
+        told = self._log is not None and self._log.seq > 0
+        if self._services.control is not None and self._link is None and not told:
             for interrupt in self._core.open_interrupts:
                 self._services.control.interrupt_opened(self.id, self._record(interrupt))
 

@@ -74,5 +74,5 @@ class FinalResultScope:
         kept = execution._checked_result(result)
         first = self.get_state(FINAL_RESULT) is None
         self.set_state(FINAL_RESULT, kept, emit=False)
-        if first:
+        if first and not self._driver.closed:
             execution._tell_result(kept, self.run)

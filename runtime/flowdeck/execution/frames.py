@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.errors import SnapshotError
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.inbox import InboxMixin
 from flowdeck.execution.snapshot import load_state
 from flowdeck.execution.state import Interrupt
@@ -21,7 +22,7 @@ __all__ = ["FramesMixin"]
 class FramesMixin(InboxMixin):
     """The part of an execution that has children."""
 
-    _past_frames: dict[str, dict[str, Any]]
+    _past_frames: dict[str, dict[str, Any]] = NONE
     """Records of completed frames that had waited."""
 
     def get_sub_flow_frames(self) -> dict[str, dict[str, Any]]:
@@ -145,11 +146,13 @@ class FramesMixin(InboxMixin):
 
     def _drop_frame(self, frame: SubFlowFrame) -> None:
         """The child is closed. A record stays if people were asked in it."""
-        self._frames.pop(frame.task.num, None)
+        if frame.task.num in self._frames:
+            del self._frames[frame.task.num]
+
         frame.status = "completed" if frame.child.get_status() == "completed" else "cancelled"
         record = frame.describe(self._self()) if frame.waited else None
         if record is not None:
-            self._past_frames[frame.id] = record
+            self._keep_past(frame.id, record)
 
         if self._driver.gate is not None:
             self._driver.gate.drop(frame.task.num, frame.id, frame.child, record)
@@ -163,6 +166,18 @@ class FramesMixin(InboxMixin):
             await frame.child.async_cancel(reason=reason)
             self._drop_frame(frame)
             frame.release()
+
+    def _keep_frame(self, frame: SubFlowFrame) -> None:
+        if self._frames is NONE:
+            self._frames = {}
+
+        self._frames[frame.task.num] = frame
+
+    def _keep_past(self, frame_id: str, record: dict[str, Any]) -> None:
+        if self._past_frames is NONE:
+            self._past_frames = {}
+
+        self._past_frames[frame_id] = record
 
     # -- saving --------------------------------------------------------------------------------------------------
 
@@ -188,10 +203,10 @@ class FramesMixin(InboxMixin):
             MissingResource: a child is bound to a resource that was not injected.
             SnapshotError: an operator runs no sub flow any more, or a child's state cannot be loaded.
         """
-        tasks = {task.num: task for task in self._core.tasks.values()}
+        tasks = {task.num: task for task in self._core.tasks.values()} if saved else {}
         for each in saved:
             if "record" in each:
-                self._past_frames[each["frame_id"]] = decode(each["record"])
+                self._keep_past(each["frame_id"], decode(each["record"]))
                 continue
 
             task = tasks[each["task"]]
@@ -213,7 +228,7 @@ class FramesMixin(InboxMixin):
             frame.status, frame.waited = each["status"], each["waited"]
             frame.roots = dict(each["projected_interrupts"])
             child._link = SubFlowLink(self._self(), frame)
-            self._frames[task.num] = frame
+            self._keep_frame(frame)
 
     # -- supplied by the other parts -----------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowdeck.definition.skeleton import dump_plan, plan_digest
 from flowdeck.errors import ExecutionFenced
 from flowdeck.execution.log_format import extras_of, header_of, pack, wake_of
-from flowdeck.execution.mailbox import mailbox
+from flowdeck.execution.mailbox import Mailbox, mailbox
 from flowdeck.execution.snapshot import _dump_run, save_state
 from flowdeck.execution.store import Commit, CommitStore
 from flowdeck.execution.values import encode
@@ -71,13 +71,16 @@ class InputLog:
         self.written = False
         """The store knows the execution."""
         self._base: str | None = None
-        self._definitions: dict[str, bytes] = {}
+        self._defined: set[str] = set()
+        """Digests of plans that were named here; those that are not written yet, with their skeletons:"""
+        self._undefined: dict[str, bytes] = {}
         self._inputs: list[list[Any]] = []
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
         self._sent = 0
         self._done = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._held: deque[tuple[int, Any]] = deque()
+        self._mailbox: Mailbox | None = None
         self._scheduled = False
         self._resting = False
         """The store has been told that nothing runs."""
@@ -168,7 +171,10 @@ class InputLog:
         """Return the digest of a plan; its skeleton goes with the next commit."""
         skeleton = dump_plan(plan)
         digest = plan_digest(skeleton)
-        self._definitions.setdefault(digest, skeleton)
+        if digest not in self._defined:
+            self._defined.add(digest)
+            self._undefined[digest] = skeleton
+
         return digest
 
     def diverged(self, core: RecordedCore, task: Task, tag: str) -> None:
@@ -274,18 +280,22 @@ class InputLog:
         execution = self.execution
         inputs, self._inputs = self._inputs, []
         body = pack([time.time_ns() // 1_000, inputs]) if inputs else b""
+        count = len(inputs)
+        commit = Commit(execution.id, self.token, self.seq - count, count, body, header)
+        if self._changes:
+            commit.changes, self._changes = tuple(self._changes), []
+
         parked = self._at_rest()
-        commit = Commit(execution.id, self.token, self.seq - len(inputs), len(inputs), body, header)
-        commit.changes, self._changes = tuple(self._changes), []
-        commit.parked = parked
-        commit.wake_us = wake_of(execution) if parked else None
+        if parked:
+            commit.parked, commit.wake_us = True, wake_of(execution)
+
         commit.finished = execution._lifecycle == "closed"
-        keys = tuple(sorted(execution._resources))
+        keys = tuple(sorted(execution._resources)) if execution._resources else ()
         if keys != self._resource_keys:
             commit.resource_keys = self._resource_keys = keys
 
         self._since[0] += len(body)
-        self._since[1] += len(inputs)
+        self._since[1] += count
         if self._base is not None or self._worth_a_snapshot():
             commit.snapshot = pack([save_state(execution, None, "utf-8", False), extras_of(self)])
             commit.base, self._base = self._base is not None, None
@@ -296,8 +306,9 @@ class InputLog:
         if header is not None:
             commit.definition = self.define(execution._plan)
 
-        commit.definitions = tuple((k, v) for k, v in self._definitions.items() if v)
-        self._definitions = dict.fromkeys(self._definitions, b"")
+        if self._undefined:
+            commit.definitions, self._undefined = tuple(self._undefined.items()), {}
+
         self._sent += 1
         if parked:
             self._parked = (self._sent, commit.wake_us)
@@ -354,11 +365,14 @@ class InputLog:
 
     def _finished(self, error: BaseException | None) -> None:
         """The store is done with a commit. Called on any thread."""
-        loop = self.execution._driver.loop
-        if loop is None or threading.get_ident() == self.execution._thread:
+        if threading.get_ident() == self.execution._thread or (loop := self.execution._driver.loop) is None:
             self._completed(error)
-        else:
-            mailbox(loop).post(self, error)
+            return
+
+        if self._mailbox is None:  # an execution stays with its loop
+            self._mailbox = mailbox(loop)
+
+        self._mailbox.post(self._completed, error)
 
     def _completed(self, error: BaseException | None) -> None:
         if error is not None:

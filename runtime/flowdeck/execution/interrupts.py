@@ -8,6 +8,7 @@ from typing import Any
 
 from flowdeck.errors import HiddenHandleError, InterruptError, InterruptExpired, UnencodableValue
 from flowdeck.events.lineage import RunContext
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.answering import ask
 from flowdeck.execution.base import ExecutionBase
 from flowdeck.execution.data import PauseSignal
@@ -23,7 +24,7 @@ _EXPIRY_WORDS = ("cancel", "fail")
 class InterruptMixin(ExecutionBase):
     """The part of an execution that waits for people and systems."""
 
-    _timers: dict[str, asyncio.Task[None]]
+    _timers: dict[str, asyncio.Task[None]] = NONE
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -320,7 +321,15 @@ class InterruptMixin(ExecutionBase):
         """Start an interrupt's clock; before the execution has a loop it starts with the loop."""
         loop = self._driver.loop
         if loop is not None and interrupt.id not in self._timers:
-            self._timers[interrupt.id] = loop.create_task(self._expire_later(interrupt.id, interrupt.expires_us or 0))
+            self._keep_timer(
+                interrupt.id, loop.create_task(self._expire_later(interrupt.id, interrupt.expires_us or 0))
+            )
+
+    def _keep_timer(self, key: str, timer: asyncio.Task[None]) -> None:
+        if self._timers is NONE:
+            self._timers = {}
+
+        self._timers[key] = timer
 
     def _arm_all(self) -> None:
         for interrupt in self._core.open_interrupts:
@@ -331,16 +340,17 @@ class InterruptMixin(ExecutionBase):
                 ask(self, interrupt)
 
     def _disarm(self, interrupt_id: str) -> None:
-        timer = self._timers.pop(interrupt_id, None)
-        if timer is not None:
-            timer.cancel()
+        if interrupt_id in self._timers:
+            self._timers.pop(interrupt_id).cancel()
 
     async def _expire_later(self, interrupt_id: str, due_us: int) -> None:
         clock = self._services.clock
         while (left := due_us - clock.time_us()) > 0:  # again, when the wall clock was set back meanwhile
             await clock.sleep(left / 1e6)
 
-        self._timers.pop(interrupt_id, None)
+        if interrupt_id in self._timers:
+            del self._timers[interrupt_id]
+
         interrupt = self._core.interrupts.get(interrupt_id)
         if interrupt is not None and interrupt.status == "waiting" and self._lifecycle != "closed":
             self._expire(interrupt)

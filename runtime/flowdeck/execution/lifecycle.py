@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from flowdeck.errors import PendingInterruptsError
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.frames import FramesMixin
 from flowdeck.execution.state import RUNNING, Interrupt
 from flowdeck.execution.values import copy_value
@@ -27,12 +28,12 @@ class LifecycleMixin(FramesMixin):
     """The part of an execution that ends it."""
 
     _closing: asyncio.Future[dict[str, Any]] | None
-    _closed_waiters: list[asyncio.Future[None]]
+    _closed_waiters: tuple[asyncio.Future[None], ...]
     _idle_timer: asyncio.Task[None] | None
-    _deadline_timer: asyncio.Task[None] | None
-    _background: set[asyncio.Task[Any]] | None
+    _deadline_timer: asyncio.Task[None] | None = None
+    _background: set[asyncio.Task[Any]] | None = None
     _snapshot: dict[str, Any] | None
-    _cancel_reason: str | None
+    _cancel_reason: str | None = None
     _starting: bool
     _lease: Any = None
     """The execution environments it has while it runs; none for most."""
@@ -410,7 +411,10 @@ class LifecycleMixin(FramesMixin):
         for timer in [*self._timers.values(), *filter(None, [self._idle_timer, self._deadline_timer])]:
             timer.cancel()
 
-        self._timers, self._idle_timer, self._deadline_timer = {}, None, None
+        if self._timers:
+            self._timers = NONE
+
+        self._idle_timer = self._deadline_timer = None
 
     def _rearm(self) -> None:
         """It works again: keep the time here."""
@@ -469,7 +473,7 @@ class LifecycleMixin(FramesMixin):
         """Return once the execution is closed."""
         if self._lifecycle != "closed":
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._closed_waiters.append(waiter)
+            self._closed_waiters = (*self._closed_waiters, waiter)
             await waiter
 
 

@@ -89,7 +89,10 @@ class ExecutionResult:
 class FinalResultMixin(ExecutionBase):
     """The part of an execution that has a set result."""
 
-    result: ExecutionResult
+    @property
+    def result(self) -> ExecutionResult:
+        """A view of what the run came to, live while it works."""
+        return ExecutionResult(self)  # type: ignore[arg-type]
 
     def set_result(self, result: Any) -> None:
         """Deprecated: set the result from outside any chunk.
@@ -100,6 +103,9 @@ class FinalResultMixin(ExecutionBase):
         """
         deprecated("set_result")
         kept = copy_value(self._checked_result(result), FINAL_RESULT)
+        if not self._takes_writes(FINAL_RESULT):
+            return
+
         first = lookup(self._core.data, FINAL_RESULT, None) is None
         self._core.set_state(FINAL_RESULT, kept)
         self._state_changed(FINAL_RESULT, kept)
@@ -124,6 +130,9 @@ class FinalResultMixin(ExecutionBase):
         origin = {"run_id": run.run_id, **run.meta} if run is not self.run_context else None
         payload = {"result": result, "state_key": FINAL_RESULT, "origin_chunk": origin}
         self._emit_event(self._events.result_set, payload, run=run)
+
+    def _takes_writes(self, key: str) -> bool:
+        raise NotImplementedError
 
     def _checked_result(self, value: Any) -> Any:
         raise NotImplementedError

@@ -19,7 +19,7 @@ from flowdeck.definition.plan import (
     MATCH_END,
     PlanOp,
 )
-from flowdeck.execution.activity import _NONE, CANCEL, RESOLVED, Activity
+from flowdeck.execution.activity import CANCEL, NONE, RESOLVED, Activity
 from flowdeck.execution.state import CANCELLING, Block, Gate, Join, Task
 
 __all__ = ["CANCEL", "RESOLVED", "Router"]
@@ -154,7 +154,7 @@ class Router(Activity):
             op.concurrency,
         )
         join.sig, join.cause, join.left = sig, self.seq, len(items)
-        if self.joins is _NONE:
+        if self.joins is NONE:
             self.joins = {}
 
         self.joins[join.id] = join
@@ -295,7 +295,7 @@ class Router(Activity):
             self._pass(op, gathered, lane, 0, group, sig, depth)
 
     def _gate_at(self, index: int, place: int) -> Gate:
-        if self.gates is _NONE:
+        if self.gates is NONE:
             self.gates = {}
 
         return self.gates.setdefault((index, place), Gate(index, place, {}))

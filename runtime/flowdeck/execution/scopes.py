@@ -104,6 +104,9 @@ class StateScope:
     def _change(self, kind: str, key: str, value: Any, emit: bool) -> int:
         core = self._driver.core
         copied = copy_value(value, key) if kind != "d" else None
+        if self._driver.closed and not self._driver.execution._takes_writes(key):
+            return 0
+
         if self._commit(kind, key, copied):
             if kind == "s":
                 core.set_state(key, copied)

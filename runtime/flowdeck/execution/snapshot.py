@@ -2,7 +2,8 @@
 
 A snapshot holds everything the core owns: state, tasks, barriers, await-groups, interrupts and what each unfinished
 handler has committed. Not in it: resources (only their names), the definition (only its fingerprint), stream items.
-``format`` is an integer; a reader takes N and N-1 and refuses newer ones. ``sha256`` covers all the rest.
+``format`` is an integer; a reader takes N and N-1 and refuses newer ones. ``sha256`` covers all the rest (of packed
+records their CRC-32).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import msgspec
 
@@ -31,6 +33,7 @@ FORMAT: Final = 2
 """The newest format: the records of many tasks are one text."""
 ROWS_FORMAT: Final = 1
 """The format of all other states, which releases that know no packed records can read."""
+_PIECE: Final = 1 << 17
 _encoder = msgspec.json.Encoder(order="deterministic")
 _SHAPE: Final[dict[str, Any]] = {
     "execution_id": str,
@@ -56,7 +59,10 @@ _WORDS: Final = {
 
 @contextmanager
 def _uncollected(records: int) -> Iterator[None]:
-    """Let the garbage collector rest while thousands of small objects come to be: none of them is garbage yet."""
+    """Let the garbage collector rest while thousands of small objects come to be: none of them is garbage yet.
+
+    At the end they go to its oldest generation at once: to find that all of them live took 18 ms for 10,000 branches.
+    """
     pausing = records >= MANY and gc.isenabled()
     if pausing:
         gc.disable()
@@ -65,6 +71,10 @@ def _uncollected(records: int) -> Iterator[None]:
         yield
     finally:
         if pausing:
+            if not gc.get_freeze_count():  # else somebody keeps objects there on purpose
+                gc.freeze()
+                gc.unfreeze()
+
             gc.enable()
 
 
@@ -221,10 +231,18 @@ def _check(saved: dict[str, Any]) -> None:
 def _digest(state: dict[str, Any]) -> str:
     core = state.get("core")
     if isinstance(core, dict) and "packed" in core:  # megabytes, so they are not written once more within a text
-        packed = hashlib.sha256(str(core["packed"]).encode()).hexdigest()
-        state = {**state, "core": {**core, "packed": packed}}
+        state = {**state, "core": {**core, "packed": _sum(str(core["packed"]))}}
 
     return hashlib.sha256(_encoder.encode(state)).hexdigest()
+
+
+def _sum(text: str) -> list[int]:
+    """Return length and CRC-32: they show whatever an accident changes, in half the time of a cryptographic hash."""
+    found = 0
+    for start in range(0, len(text), _PIECE):  # a copy of the whole would be new memory
+        found = crc32(text[start : start + _PIECE].encode(), found)
+
+    return [len(text), found]
 
 
 def _dump_run(run: RunContext) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,7 +17,7 @@ import msgspec
 from flowdeck.errors import SnapshotError, UnencodableValue
 from flowdeck.execution.interventions_ledger import Ledger
 from flowdeck.execution.state import PARKED, Block, Gate, Group, Interrupt, Join, Task
-from flowdeck.execution.values import decode, encode, is_plain
+from flowdeck.execution.values import KEPT, decode, encode, is_plain
 
 if TYPE_CHECKING:
     from flowdeck.execution.core import Core
@@ -38,8 +40,10 @@ _astuple = msgspec.structs.astuple
 MANY: Final = 500
 """From so many tasks on, records are packed into one text."""
 _CONTAINERS: Final = frozenset({dict, list})
-_SAFE: Final = frozenset({str, int, bool, type(None)})
-"""Types whose values JSON keeps; of a text it does not, one with a lone surrogate, the encoder says so."""
+_value_of: Final = attrgetter("value")
+_tags_of: Final = attrgetter("tags")
+_ASKED: Final = tuple(map(attrgetter, ("payload", "response", "schema", "on_expire")))
+"""Where an interrupt has users' values."""
 _json_encode: Final = msgspec.json.Encoder().encode
 _packed_decoder: Final = msgspec.json.Decoder(tuple[list[Task], list[Block], list[Interrupt]])
 
@@ -103,34 +107,30 @@ def _pack(core: Core) -> str | None:
 
     A run with thousands of parked branches is saved in a tenth of the time: no record becomes Python objects.
     """
-    users: list[Any] = []
-    look = users.append
-    for task in core.tasks.values():
-        if task.value.__class__ not in _SAFE:
-            look(task.value)
-
-        for outcome in task.tags.values() if task.tags is not None else ():
-            if outcome.__class__ is list and outcome[0] == "val":
-                look(outcome)
-
-    for each in core.interrupts.values():
-        if each.payload.__class__ not in _SAFE:
-            look(each.payload)
-
-        if each.signal[3].__class__ not in _SAFE:
-            look(each.signal[3])
-
-        if each.response is not None or each.schema is not None or each.on_expire is not None:
-            look([each.response, each.schema, each.on_expire])
+    users = [value for value in map(_value_of, core.tasks.values()) if value.__class__ not in KEPT]
+    if not core.plain:
+        users += _kept_for_users(core)
 
     try:
-        if is_plain(users):
+        if not users or is_plain(users):
             records = (list(core.tasks.values()), list(core.blocks.values()), list(core.interrupts.values()))
             return _json_encode(records).decode()
     except (TypeError, ValueError, OverflowError):
         pass  # a text that is no Unicode needs a tag as well
 
     return None
+
+
+def _kept_for_users(core: Core) -> list[Any]:
+    """Return the users' values in memos and interrupts that JSON may not keep."""
+    outcomes = chain.from_iterable(map(dict.values, filter(None, map(_tags_of, core.tasks.values()))))
+    found = [outcome for outcome in outcomes if outcome and outcome[0] == "val"]
+    interrupts = core.interrupts.values()
+    for values in (*(list(map(of, interrupts)) for of in _ASKED), [each.signal[3] for each in interrupts]):
+        if not {*map(type, values)} <= KEPT:
+            found += values
+
+    return found
 
 
 def unpack(state: dict[str, Any], home: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _load_packed(core: Core, text: str, remap: dict[int, int]) -> None:
     core.tasks = {task.rec: task for task in tasks}
     core.blocks = {block.id: block for block in blocks}
     core.interrupts = {interrupt.id: interrupt for interrupt in interrupts}
-    core.open = {interrupt.id: interrupt for interrupt in interrupts if interrupt.status == "waiting"}
+    core.open = _waiting(core.interrupts)
     if all(old == new for old, new in remap.items()):
         return
 
@@ -169,6 +169,11 @@ def _load_packed(core: Core, text: str, remap: dict[int, int]) -> None:
 
     for block in blocks:
         block.counts = {remap[op]: n for op, n in block.counts.items() if op in remap}
+
+
+def _waiting(interrupts: dict[str, Interrupt]) -> dict[str, Interrupt]:
+    found = {interrupt.id: interrupt for interrupt in interrupts.values() if interrupt.status == "waiting"}
+    return interrupts if len(found) == len(interrupts) else found
 
 
 # -- one by one --------------------------------------------------------------------------------------------------------
@@ -311,15 +316,18 @@ def load_core(core: Core, state: dict[str, Any]) -> None:
                 interrupt.signal = _signal_of(asker)
 
         core.interrupts[interrupt.id] = interrupt
-        if interrupt.status == "waiting":
-            core.open[interrupt.id] = interrupt
 
+    if "packed" not in state:
+        core.open = _waiting(core.interrupts)
+
+    core.plain = "packed" in state  # else nobody has looked
     core.early = decode(state.get("early", {}))
     if "interventions" in state:  # else the mode the execution was created with stays
         saved = state["interventions"]
         core.ledger = None if saved is None else Ledger.load(saved)
 
     core.guests = dict(state["guests"]) if "guests" in state else None
+    core.away = core._lenders() if core.guests and core.plan.limited else None
     core.running, *queue = state.get("places", [0])
     if queue:
         core.queue = deque(queue)

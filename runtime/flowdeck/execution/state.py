@@ -78,7 +78,7 @@ class Task(msgspec.Struct, array_like=True):
     """Committed effects of this activation: tag to outcome."""
 
 
-class Block(msgspec.Struct, array_like=True):
+class Block(msgspec.Struct, array_like=True, gc=False):
     """One member of a join: a for_each item, a batch member, a taken arm of ``match(mode="hit_all")``."""
 
     id: int
@@ -124,7 +124,7 @@ class Join(msgspec.Struct, array_like=True):
     """Members that are not over yet, whatever became of them."""
 
 
-class Group(msgspec.Struct, array_like=True):
+class Group(msgspec.Struct, array_like=True, gc=False):
     """An await-group: the subtree of one signal. It resolves when every member has finished or parked."""
 
     id: int

@@ -32,9 +32,9 @@ class RuntimeStream:
     __slots__ = ("_base", "_items", "_waiters", "closed", "limit", "resting")
 
     def __init__(self, limit: int = 100_000) -> None:
-        self._items: list[Any] = []
+        self._items: Any = ()
         self._base = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: Any = ()
         self.closed = False
         self.resting = False
         """The run waits for somebody, and every item that led there is out."""
@@ -49,7 +49,11 @@ class RuntimeStream:
             return
 
         self.resting = False
-        self._items.append(item)
+        if not self._items:
+            self._items = [item]
+        else:
+            self._items.append(item)
+
         if len(self._items) > self.limit:
             half = self.limit // 2  # one big cut now and then, not one shift an item
             del self._items[:half]
@@ -77,7 +81,7 @@ class RuntimeStream:
 
     def _wake(self) -> None:
         if self._waiters:
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, ()
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -90,7 +94,7 @@ class RuntimeStream:
     def since(self, position: int, limit: int) -> list[Any]:
         """Return at most ``limit`` items from number ``position`` on, which is not before :attr:`first`."""
         start = position - self._base
-        items = self._items[start : start + limit]
+        items = list(self._items[start : start + limit])
         for index, item in enumerate(items):
             if isinstance(item, Deferred):
                 items[index] = self._items[start + index] = item.build()
@@ -100,6 +104,9 @@ class RuntimeStream:
     def changed(self) -> asyncio.Future[None]:
         """Return a future that is done at the next item, rest or end; :meth:`forget` it when nobody waits any more."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._waiters:
+            self._waiters = []
+
         self._waiters.append(waiter)
         return waiter
 

@@ -191,7 +191,7 @@ def _open(parent: TriggerFlowExecution, task: Task, op: PlanOp, run: RunContext)
             child._driver.gate.flow_data_changed("f", key, value)
 
     frame = SubFlowFrame(frame_id, task, op, child, parent._core.scope(task))
-    parent._frames[task.num] = frame
+    parent._keep_frame(frame)
     child._link = SubFlowLink(parent, frame)
     child._launch(given["input"])
     return frame

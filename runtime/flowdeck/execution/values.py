@@ -24,6 +24,7 @@ import msgspec
 from flowdeck.errors import SnapshotError, UnencodableValue
 
 __all__ = [
+    "KEPT",
     "append",
     "assign",
     "copy_loosely",
@@ -33,6 +34,7 @@ __all__ = [
     "encode",
     "is_clean",
     "is_plain",
+    "keeps_in_json",
     "lookup",
     "register_type",
 ]
@@ -43,6 +45,8 @@ _TAG: Final = "$type"
 _TAG_BYTES: Final = _TAG.encode()
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _CONTAINERS: Final = frozenset({dict, list})
+KEPT: Final = frozenset({str, int, bool, type(None)})
+"""Types whose values JSON keeps; of a text it does not, one with a lone surrogate, its encoder says so."""
 _json_encode: Final = msgspec.json.Encoder().encode
 _json_decode: Final = msgspec.json.Decoder().decode
 _HINT: Final = "keep live objects in runtime resources, or register the type with flowdeck.register_type()"
@@ -169,6 +173,22 @@ def is_plain(value: Any) -> bool:
         return _TAG_BYTES not in written and _is_shallow(written) and bool(_json_decode(written) == value)
     except Exception:
         return False
+
+
+def keeps_in_json(value: Any) -> bool:
+    """Whether JSON gives ``value`` back as it is, or its encoder raises (for a text that is no Unicode)."""
+    kind = type(value)
+    if kind in KEPT:
+        return True
+
+    if kind is dict and _TAG not in value:
+        for key, each in value.items():
+            if type(key) is not str or type(each) not in KEPT:
+                break
+        else:
+            return True
+
+    return is_plain(value)
 
 
 def _is_shallow(written: bytes) -> bool:

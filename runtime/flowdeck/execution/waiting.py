@@ -7,13 +7,15 @@ and ``local`` are set) whose answer wakes the operator that runs the child.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from flowdeck.errors import InterruptError, InterruptNotFound
+from flowdeck.execution.activity import NONE
 from flowdeck.execution.routing import Router
 from flowdeck.execution.state import CANCELLING, PARKED, RUNNING, Interrupt, Task
+from flowdeck.execution.values import KEPT, keeps_in_json
 
 __all__ = ["RERUN", "Waiting", "resume_target"]
 
@@ -21,15 +23,21 @@ RERUN = "rerun"
 """``resume_to`` of an interrupt that asks about a re-run: its answer wakes the activation it belongs to."""
 
 
+_SIGNALS: Final = tuple(f"s{number}" for number in range(32))
+"""The names of the first signals, so that thousands of small executions share them."""
+
+
 class Waiting(Router):
     """The part of the core that waits. :class:`flowdeck.execution.core.Core` adds signals, state and task ends."""
 
-    __slots__ = ("early", "error", "execution_id", "interrupt_count")
+    __slots__ = ("early", "error", "execution_id", "interrupt_count", "plain")
 
     execution_id: str
     error: list[Any] | None
     early: dict[str, list[Any]]
     interrupt_count: int
+    plain: bool
+    """Whether JSON keeps every user's value in interrupts and memos; then a save need not look at thousands of them."""
 
     @property
     def open_interrupts(self) -> list[Interrupt]:
@@ -85,33 +93,38 @@ class Waiting(Router):
         self.interrupt_count += 1
         new_id = interrupt_id or f"{self.execution_id}-i{self.interrupt_count}"
         signal = (
-            [f"s{task.sig}", task.event, task.type, task.value, task.source]
+            [_name_of(task.sig), task.event, task.type, task.value, task.source]
             if task is not None
             else [None, None, None, None, None]
         )
         self.seq += 1
-        interrupt = Interrupt(
-            id=new_id,
-            type=type,
-            payload=payload,
-            resume_to=target,
-            resume_event=resume_event,
-            task=task.rec if task is not None else 0,
-            op=op.id if op else None,
-            chunk=op.name if op else None,
-            flow=self.plan.flow_name,
-            execution=self.execution_id,
-            signal=signal,
-            created_us=now_us,
-            schema=schema,
-            expires_us=expires_us,
-            on_expire=on_expire,
-            assignees=assignees,
-            lane=task.lane if task is not None else 0,
-            scope=self.scope(task) if task is not None else "",
-            seq=self.seq,
+        interrupt = Interrupt(  # by position: names would cost as much again
+            new_id,
+            type,
+            payload,
+            target,
+            resume_event,
+            task.rec if task is not None else 0,
+            op.id if op else None,
+            op.name if op else None,
+            self.plan.flow_name,
+            self.execution_id,
+            signal,
+            now_us,
+            schema,
+            expires_us,
+            on_expire,
+            assignees,
         )
-        self.interrupts[new_id] = self.open[new_id] = interrupt
+        interrupt.seq = self.seq
+        if task is not None:
+            interrupt.lane = task.lane
+            interrupt.scope = self.scope(task)
+
+        self._opened(interrupt)
+        if self.plain:
+            self.plain = keeps_in_json(payload) and signal[3].__class__ in KEPT and schema is None and on_expire is None
+
         self.version += 1
         if task is not None:
             if task.tags is None:
@@ -142,8 +155,10 @@ class Waiting(Router):
         self.seq += 1
         self.version += 1
         root_id = f"{frame}:{child.id}"
-        self.interrupts.pop(root_id, None)  # the child asks again under an id it had used before: it goes to the end
-        self.interrupts[root_id] = self.open[root_id] = replace(
+        self.plain = False
+        if root_id in self.interrupts:
+            del self.interrupts[root_id]  # the child asks again under an id it had used before: it goes to the end
+        root = replace(
             child,
             id=root_id,
             task=task.rec,
@@ -153,7 +168,20 @@ class Waiting(Router):
             frame=frame,
             local=child.id,
         )
-        return self.interrupts[root_id]
+        self._opened(root)
+        return root
+
+    def _opened(self, interrupt: Interrupt) -> None:
+        if self.interrupts is NONE:
+            self.interrupts = self.open = {}
+
+        self.interrupts[interrupt.id] = self.open[interrupt.id] = interrupt
+
+    def _not_open(self, interrupt_id: str) -> None:
+        if self.open is self.interrupts:  # until now all of them waited
+            self.open = self.interrupts.copy()
+
+        del self.open[interrupt_id]
 
     def ask_rerun(self, task: Task, tag: str, now_us: int, payload: Any, schema: Any) -> Interrupt:
         """A step that must not run twice was running when the process ended: somebody has to say what becomes of it.
@@ -169,6 +197,9 @@ class Waiting(Router):
 
     def keep_early(self, interrupt_id: str, entry: list[Any]) -> None:
         """An answer came before its interrupt: ``[value, actor, row]``."""
+        if self.early is NONE:
+            self.early = {}
+
         self.early[interrupt_id] = entry
 
     def take_early(self, interrupt_id: str) -> list[Any]:
@@ -253,9 +284,10 @@ class Waiting(Router):
     def _close(self, interrupt: Interrupt, value: Any, now_us: int, actor: str | None, status: str) -> None:
         self.seq += 1
         self.version += 1
-        del self.open[interrupt.id]
+        self._not_open(interrupt.id)
         interrupt.status = status
         interrupt.response = value
+        self.plain = self.plain and keeps_in_json(value)
         interrupt.resumed_us = now_us
         interrupt.actor = actor
 
@@ -371,7 +403,7 @@ class Waiting(Router):
     def _give_up(self, interrupt: Interrupt, now_us: int, status: str, reason: str) -> None:
         self.seq += 1
         self.version += 1
-        del self.open[interrupt.id]
+        self._not_open(interrupt.id)
         interrupt.status = status
         interrupt.cancelled_us = now_us
         interrupt.cancel_reason = reason
@@ -393,9 +425,10 @@ class Waiting(Router):
     def child_closed(self, root_id: str, child: Interrupt) -> int:
         """A projected interrupt was closed in the child, not through the parent. Returns the await-group it wakes."""
         root = self.waiting(root_id)
+        self.plain = False
         self.seq += 1
         self.version += 1
-        del self.open[root_id]
+        self._not_open(root_id)
         for name in ("status", "response", "resumed_us", "actor", "resumed_by_signal", "cancelled_us", "cancel_reason"):
             setattr(root, name, getattr(child, name))
 
@@ -406,6 +439,10 @@ class Waiting(Router):
 
         self.seal_group(group)
         return group
+
+
+def _name_of(signal: int) -> str:
+    return _SIGNALS[signal] if signal < len(_SIGNALS) else f"s{signal}"
 
 
 def resume_target(resume_to: Any, resume_event: str | None) -> Any:
