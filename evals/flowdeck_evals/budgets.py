@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flowdeck_evals.rounds import CheckResult, Evidence
 
-__all__ = ["check_budget", "metrics_of"]
+__all__ = ["check_budget", "metrics_of", "model_usage"]
 
 _IN: Final = ("input_tokens", "prompt_tokens")
 _OUT: Final = ("output_tokens", "completion_tokens")
@@ -48,6 +48,15 @@ def metrics_of(evidence: Evidence) -> dict[str, float]:
         out["cost_usd"] = cost
 
     return out
+
+
+def model_usage(evidence: Evidence) -> tuple[float | None, float | None]:
+    """Return tokens and cost; ``None`` for what models were asked and did not tell."""
+    if not any(event.type.startswith("model.") for event in evidence.events):
+        return 0, 0
+
+    found = metrics_of(evidence)
+    return found.get("tokens"), found.get("cost_usd")
 
 
 def check_budget(evidence: Evidence, budget: Mapping[str, float]) -> list[CheckResult]:

@@ -90,6 +90,8 @@ class Case(Generic[I, O]):
     """A negative control (``control: must_fail``): the suite is wrong when it passes."""
     skip: str = ""
     """Why it is not run; empty: it is."""
+    quarantine: tuple[str, str, str] | None = None
+    """Who looks after it, why, and the last day (YYYY-MM-DD): until then it runs, is shown and does not block."""
     place: Place | None = None
     hash: str = field(default="", compare=False)
     """BLAKE2b over its canonical JSON and its tape. Only rounds of equal hash are compared."""
@@ -116,4 +118,6 @@ class Gate:
     skipped: float = 1.0
     """Share of cases that may be skipped."""
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Rules of other rooms (``sampled.regression``, ``latency_p95``), as written."""
+    """Rules that compare with a baseline (``regression``, ``latency_p50``, ``latency_p95``), as written."""
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """What all rounds may use together: ``wall`` (seconds), ``tokens``, ``cost_usd``."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from inspect import isawaitable
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from flowdeck.errors import EvalError
@@ -127,8 +128,15 @@ def _compiled(case: Case[Any, Any], further: tuple[Callable[..., Any], ...]) -> 
     if "budget" in expect:
         parts.append(lambda round: check_budget(round.evidence, expect["budget"]))
 
+    judges: list[Callable[..., Any]] = []
+    if "judge" in expect:
+        from flowdeck_evals.judges import Judge
+
+        folder = Path(case.place.file).parent if case.place is not None else Path()
+        judges = [Judge(body, folder) for body in expect["judge"]]
+
     custom = [(spec.partition(":")[2], find_object(spec)) for spec in expect.get("checks", ())]
-    custom += [(_name(function), function) for function in (*further, *case.checks)]
+    custom += [(_name(function), function) for function in (*judges, *further, *case.checks)]
     return Checks(parts, custom, "error" in expect, _debug_wanted(expect.get("path")) or bool(custom))
 
 

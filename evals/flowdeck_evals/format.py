@@ -155,6 +155,21 @@ EXPECT: Final = Record(
         "path": _Path(),
         "budget": BUDGET,
         "error": Record({"type": Text(), "message": Regex("A regular expression searched in the message.")}),
+        "judge": Items(
+            Record(
+                {
+                    "ask": Text("The question about the round."),
+                    "model": Text(pattern=r"[\w.]+:[\w.]+", example="module:function"),
+                    "name": Text(),
+                    "labels": Items(Text(), least=2),
+                    "passes": Items(Text(), "Labels that are well; the first one when omitted.", single=True),
+                    "examples": Text("JSON lines with input, output and label: what people said."),
+                },
+                ["ask", "model"],
+            ),
+            "Models that are asked about the round; they advise until people agree with them.",
+            single=True,
+        ),
         "checks": Items(Text(pattern=r"[\w.]+:[\w.]+", example="module:function"), single=True),
     },
     about="What must hold of every round.",
@@ -211,9 +226,16 @@ INTERVENE: Final = Record(
     ["at", "do"],
 )
 MUTATE: Final = Record(
-    {"call": Text(), "nth": Number(least=1, whole=True), "raise": Text(), "return": Anything()},
+    {
+        "call": Text(),
+        "nth": Number(least=1, whole=True),
+        "raise": Text(),
+        "return": Anything(),
+        "delay": Duration("On the round's clock."),
+        "wrong_type": Flag("Text for what is none, a number for text."),
+    },
     ["call"],
-    one_of=["raise", "return"],
+    one_of=["raise", "return", "delay", "wrong_type"],
 )
 LEVEL: Final = Choice(LEVELS, "live: all real. recorded: the world comes from the tape. history: nothing runs.")
 _COMMON: Final[dict[str, Shape]] = {
@@ -239,9 +261,24 @@ CASE: Final = Record(
         "expect": EXPECT,
         "control": Choice(("must_fail",), "A negative control: the suite is wrong when it passes."),
         "skip": Text("Why it is not run now."),
+        "quarantine": Record(
+            {
+                "owner": Text("Who looks after it."),
+                "why": Text("Why it does not block."),
+                "expires": Text(
+                    "The last day.", pattern=r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", example="2026-12-31"
+                ),
+            },
+            ["owner", "why", "expires"],
+            "It runs and is shown, and does not block until its day; at most 5 % of a suite.",
+        ),
     },
     ["case"],
     "One scenario.",
+)
+LATENCY: Final = Record(
+    {"max_ratio": Number(least=1), "min_delta": Duration(), "alpha": Number(least=0, most=0.5)},
+    about="A quantile over cases of their median wall time, against the baseline.",
 )
 GATE: Final = Record(
     {
@@ -256,10 +293,25 @@ GATE: Final = Record(
                         (_always, Number(least=0, most=1, percent=True)),
                     ]
                 ),
-                "regression": Record({"alpha": Number(least=0, most=0.5), "min_drop": Number(least=0, most=1)}),
+                "regression": Record(
+                    {
+                        "alpha": Number(least=0, most=0.5),
+                        "min_drop": Number("A smaller drop never blocks.", least=0, most=1, percent=True),
+                        "margin": Number("Sameness must be shown within it.", least=0, most=1, percent=True),
+                    },
+                    about="Against the baseline, the same cases.",
+                ),
             }
         ),
-        "latency_p95": Record({"max_ratio": Number(least=1), "min_delta": Duration()}),
+        "latency_p50": LATENCY,
+        "latency_p95": LATENCY,
+        "budget": Record(
+            {
+                "wall": Duration("All rounds together."),
+                "tokens": Number("All rounds together.", least=0, whole=True),
+                "cost_usd": Number("All rounds together.", least=0),
+            }
+        ),
         "completeness": Record(
             {
                 "unscored": Number(least=0, whole=True),

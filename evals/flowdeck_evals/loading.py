@@ -13,6 +13,7 @@ import csv
 import hashlib
 import io
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -166,9 +167,22 @@ def _case(
         need=need,
         control=body.get("control") == "must_fail",
         skip=body.get("skip", ""),
+        quarantine=_quarantine(body.get("quarantine"), place),
         place=place,
         hash=case_hash(body, tape),
     )
+
+
+def _quarantine(body: dict[str, str] | None, place: Place) -> tuple[str, str, str] | None:
+    if body is None:
+        return None
+
+    try:
+        date.fromisoformat(body["expires"])
+    except ValueError:
+        raise SuiteError([f"{place}: quarantine: {body['expires']} is no day"]) from None
+
+    return body["owner"], body["why"], body["expires"]
 
 
 def _gate(body: dict[str, Any]) -> Gate:
@@ -185,9 +199,14 @@ def _gate(body: dict[str, Any]) -> Gate:
         skipped=skipped["at_most"] if isinstance(skipped, dict) else skipped,
         more={
             name: value
-            for name, value in (("regression", sampled.get("regression")), ("latency_p95", body.get("latency_p95")))
+            for name, value in (
+                ("regression", sampled.get("regression")),
+                ("latency_p50", body.get("latency_p50")),
+                ("latency_p95", body.get("latency_p95")),
+            )
             if value is not None
         },
+        budget=body.get("budget", {}),
     )
 
 

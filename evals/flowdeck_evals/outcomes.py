@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from flowdeck_evals.budgets import model_usage
 from flowdeck_evals.cases import ALL, Case, Need
 from flowdeck_evals.rounds import Round
+from flowdeck_evals.statistics.repeated import pass_power
 
 __all__ = ["CaseOutcome", "RoundOutcome", "gather"]
 
@@ -26,9 +28,15 @@ class RoundOutcome(msgspec.Struct, gc=False):
     run_id: str | None = None
     attempts: int = 1
     failed_checks: tuple[str, ...] = ()
+    tokens: float | None = 0
+    """``None``: a model was asked and nobody told."""
+    cost_usd: float | None = 0
+    scores: dict[str, float] | None = None
+    """Of checks that only score, such as judges."""
 
     @classmethod
     def of(cls, round: Round) -> RoundOutcome:
+        tokens, cost = model_usage(round.evidence)
         return cls(
             round.suite,
             round.case.id,
@@ -40,6 +48,11 @@ class RoundOutcome(msgspec.Struct, gc=False):
             round.run_id,
             round.attempts,
             tuple(one.name for one in round.checks if one.ok is False or one.error) if round.checks else (),
+            tokens,
+            cost,
+            {one.name: one.score for one in round.checks if one.score is not None and one.ok is None} or None
+            if round.checks
+            else None,
         )
 
 
@@ -59,6 +72,8 @@ class CaseOutcome(msgspec.Struct):
     line: int = 0
     tags: tuple[str, ...] = ()
     why: str = ""
+    quarantine: tuple[str, str, str] | None = None
+    """Owner, why, last day; it runs and is shown, and does not block."""
 
     @property
     def passed_rounds(self) -> int:
@@ -97,6 +112,7 @@ def gather(
             line=case.place.line if case.place else 0,
             tags=case.tags,
             why=case.why,
+            quarantine=case.quarantine,
         )
         found.state, found.reason = _state(found, case, wanted)
         out.append(found)
@@ -142,11 +158,4 @@ def _enough(need: Need, passed: int, rounds: int) -> bool:
     if need.kind == "count":
         return rounds >= need.of and passed * need.of >= need.amount * rounds
 
-    return rounds >= need.of and pass_power(passed, rounds, need.of) >= need.amount
-
-
-def pass_power(passed: int, rounds: int, power: int) -> float:
-    """Return the unbiased estimate that ``power`` rounds in a row pass: C(passed, power) / C(rounds, power)."""
-    from math import comb
-
-    return comb(passed, power) / comb(rounds, power) if rounds >= power else 0.0
+    return rounds >= need.of and pass_power(rounds, passed, need.of) >= need.amount

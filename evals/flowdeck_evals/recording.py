@@ -24,7 +24,7 @@ from flowdeck_evals.tapes import Tape
 if TYPE_CHECKING:
     from flowdeck.events.record import EventRecord
 
-__all__ = ["NoSuchRun", "Recorder", "cleaned", "record_stored", "stored_runs", "tape_of_lines"]
+__all__ = ["NoSuchRun", "Recorder", "cleaned", "record_many", "record_stored", "stored_runs", "tape_of_lines"]
 
 _LEFT_OUT: Final = frozenset({"triggerflow.definition_declared", "triggerflow.stream_item_emitted"})
 """Of no use for a replay or its checks, and long: the definition is named by its fingerprint, stream items repeat
@@ -182,8 +182,32 @@ def record_stored(store: str | Path | None, run: str, **options: Any) -> Tape:
     return tape_of_lines((_with_blob(line, folder) for line in lines), source="store", **options)
 
 
+def record_many(store: str | Path | None, runs: Sequence[str]) -> dict[str, Tape]:
+    """Return the tapes of many stored runs by root run id, read in one go; those the store does not have are left out.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    from flowdeck.layout import resolve_store
+    from flowdeck_sinks.store import Reader
+
+    folder = resolve_store(store) / "blobs"
+    found: dict[str, list[dict[str, Any]]] = {}
+    with Reader(resolve_store(store)) as reader:
+        for root, *row in reader.query(_MANY_SQL, [list(runs)]):
+            found.setdefault(str(root), []).append(_with_blob(_line(row), folder))
+
+    return {root: tape_of_lines(lines, source="store") for root, lines in found.items()}
+
+
+_MANY_SQL: Final = """
+SELECT coalesce(root_run_id, run_id) AS root, event_type, level, message, payload, error, run, meta, epoch_us(ts)
+FROM events
+WHERE coalesce(root_run_id, run_id) IN (SELECT unnest($1)) AND level <> 'DEBUG'
+ORDER BY ts, writer, wseq
+"""
 _SQL: Final = """
-SELECT event_type, level, message, payload, error, run, meta, epoch_us(ts), duration_ms
+SELECT event_type, level, message, payload, error, run, meta, epoch_us(ts)
 FROM events
 WHERE root_run_id IN (SELECT coalesce(root_run_id, run_id) FROM events WHERE run_id = $1 OR execution_id = $1)
   AND level <> 'DEBUG'
@@ -196,17 +220,22 @@ def _stored_lines(store: str | Path | None, run: str) -> Iterator[dict[str, Any]
     from flowdeck_sinks.store import Reader
 
     with Reader(resolve_store(store)) as reader:
-        for kind, level, message, payload, error, lineage, meta, time_us, _ in reader.query(_SQL, [run]):
-            yield {
-                "event_type": kind,
-                "level": level,
-                "message": message,
-                "payload": _json(payload),
-                "error": _json(error),
-                "run": {k: v for k, v in (_json(lineage) or {}).items() if v is not None},
-                "meta": _json(meta) or {},
-                "timestamp": time_us // 1000 if time_us is not None else 0,
-            }
+        for row in reader.query(_SQL, [run]):
+            yield _line(row)
+
+
+def _line(row: Sequence[Any]) -> dict[str, Any]:
+    kind, level, message, payload, error, lineage, meta, time_us = row
+    return {
+        "event_type": kind,
+        "level": level,
+        "message": message,
+        "payload": _json(payload),
+        "error": _json(error),
+        "run": {k: v for k, v in (_json(lineage) or {}).items() if v is not None},
+        "meta": _json(meta) or {},
+        "timestamp": time_us // 1000 if time_us is not None else 0,
+    }
 
 
 def _json(text: Any) -> Any:

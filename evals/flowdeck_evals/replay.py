@@ -119,8 +119,17 @@ class TapePorts(Ports):
             if "raise" in mutation:
                 raise named_error(str(mutation["raise"]))
 
-            return mutation["return"]
+            if "return" in mutation:
+                return mutation["return"]
 
+            if "delay" in mutation:
+                await self._late(mutation["delay"])
+            else:
+                return of_another_type(await self._answer(call, fn))
+
+        return await self._answer(call, fn)
+
+    async def _answer(self, call: PortCall, fn: Callable[..., Awaitable[Any] | Any]) -> Any:
         mode = self._mode(call.port)
         if mode == "live":
             return await self._live(call, fn)
@@ -148,7 +157,12 @@ class TapePorts(Ports):
             if "raise" in mutation:
                 raise named_error(str(mutation["raise"]))
 
-            mode = [mutation["return"]]
+            if "return" in mutation:
+                mode = [mutation["return"]]
+            elif "delay" in mutation:
+                await self._late(mutation["delay"])
+            else:
+                mode = [17]  # no stream at all would be another fault: chunks of a type nobody sends
 
         entry = self._take(call) if mode == "tape" else None
         if entry is not None:
@@ -301,6 +315,9 @@ class TapePorts(Ports):
             result = fn(*call.args)
             return await result if isawaitable(result) else result
 
+    async def _late(self, seconds: float) -> None:
+        await (asyncio.sleep(seconds) if self._clock is None else self._clock.sleep(seconds))
+
     def _mutation(self, call: PortCall) -> Mapping[str, Any] | None:
         found = None
         for rule, count in self._mutate:
@@ -381,6 +398,11 @@ def named_error(text: str) -> BaseException:
     return (
         RecordedError(f"{name.strip()}: {said}") if kind is None else _recorded_error({"type": full, "message": said})
     )
+
+
+def of_another_type(value: Any) -> Any:
+    """Return something that a caller does not expect instead of ``value``: a number for text, text for the rest."""
+    return 17 if isinstance(value, str) else "17"
 
 
 def _likeness(one: Any, other: Any) -> float:

@@ -19,6 +19,8 @@ import msgspec
 
 from flowdeck.events.center import EventCenter
 from flowdeck.events.ids import new_id
+from flowdeck_evals.budgets import model_usage
+from flowdeck_evals.case_results import row_of
 from flowdeck_evals.gate import Verdict
 from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome
 from flowdeck_evals.rounds import Round
@@ -95,6 +97,10 @@ class Results:
         if evidence.virtual_us is not None:
             payload["virtual_us"] = evidence.virtual_us
 
+        tokens, cost = model_usage(evidence)
+        if tokens != 0 or cost != 0:
+            payload["tokens"], payload["cost_usd"] = tokens, cost
+
         if round.attempts > 1:
             payload["attempts"] = round.attempts
 
@@ -108,6 +114,11 @@ class Results:
             payload["output"] = evidence.output
 
         self._round.emit(payload)
+        self.written += 1
+
+    def copied(self, payload: dict[str, Any]) -> None:
+        """Write a round of another session as one of this."""
+        self._round.emit({**payload, "session_id": self.session_id, "of_session": payload["session_id"]})
         self.written += 1
 
     def trouble(self) -> str:
@@ -145,16 +156,7 @@ class Results:
         wrong = self.flush()
         self._session.code = verdict.code
         for one in outcomes:
-            self._session.cases.setdefault(one.suite, {})[one.case_id] = [
-                one.case_hash,
-                one.state,
-                one.passed_rounds,
-                len(one.rounds),
-                one.control,
-                one.deterministic,
-                one.file,
-                one.line,
-            ]
+            self._session.cases.setdefault(one.suite, {})[one.case_id] = row_of(one)
 
         return wrong or self._save()
 
@@ -213,6 +215,9 @@ def load_rounds(store: Path, session_id: str, *, keep: bool = False) -> list[Rou
             body.get("run_id"),
             body.get("attempts", 1),
             tuple(c["name"] for c in checks if c.get("ok") is False or c.get("error")),
+            body.get("tokens", 0),
+            body.get("cost_usd", 0),
+            {c["name"]: c["score"] for c in checks if "score" in c and c.get("ok") is None} or None,
         )
         latest[one.suite, one.case_id, one.round] = one
 

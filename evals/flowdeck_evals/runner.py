@@ -64,6 +64,8 @@ class Options:
     time_limit: float | None = None
     """Seconds for the whole session."""
     retried: tuple[type[Exception], ...] = RETRIED
+    again: bool = False
+    """Stored rounds are looked at again: a case is sampled or deterministic as it was when it ran."""
 
     def selects(self, suite: str, case: Case[Any, Any]) -> bool:
         if self.only is not None and (suite, case.id) not in self.only:
@@ -342,7 +344,12 @@ class Runner:
         told = self._stopping in ("fail fast", "interrupted")
         for suite in self._suites:
             cases = [
-                (suite.name, job.case, job.level != "live", self._count(job.case))
+                (
+                    suite.name,
+                    job.case,
+                    (job.case.level if self._options.again else job.level) != "live",
+                    self._count(job.case),
+                )
                 for job in self._jobs
                 if job.suite is suite
             ]

@@ -10,20 +10,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowdeck.errors import EvalError
 from flowdeck_evals.baselines import Baseline, baseline_path, load_baseline
-from flowdeck_evals.cases import Level
+from flowdeck_evals.cases import Case, Level
 from flowdeck_evals.discovery import load_suites
 from flowdeck_evals.gate import INCOMPLETE, Reason, judge
 from flowdeck_evals.outcomes import RoundOutcome
+from flowdeck_evals.plans import plan_round
 from flowdeck_evals.progress import Progress
 from flowdeck_evals.reports import Summary
 from flowdeck_evals.results import Results, load_rounds
 from flowdeck_evals.runner import Options, Runner, Session
 from flowdeck_evals.session_files import SessionFile, last_sessions, read_session
+from flowdeck_evals.sharding import assign, case_list_hash
+from flowdeck_evals.statistics.latency import calibrate
 from flowdeck_evals.suite import Suite
+
+if TYPE_CHECKING:
+    from flowdeck_evals.rescoring import StoredRounds
 
 __all__ = ["JudgedSession", "SessionPlan", "evaluate"]
 
@@ -44,6 +50,10 @@ class SessionPlan:
     fail_fast: bool = False
     time_limit: float | None = None
     store: str | None = None
+    shard: tuple[int, int] | None = None
+    """``(2, 5)``: only the second part of five, which `evals merge` judges."""
+    stored: StoredRounds | None = None
+    """Rounds that are looked at again instead of run."""
 
 
 class JudgedSession:
@@ -117,13 +127,22 @@ def evaluate(
             if s.name not in baselines and s.file is not None
         ]
 
+    every = Options(level=plan.level, rounds=plan.rounds, tags=plan.tags, cases=plan.cases)
+    listed = [(suite, case) for suite in suites for case in suite.cases if every.selects(suite.name, case)]
+    only = _only(plan, store, suites, earlier)
+    if plan.shard is not None:
+        only = _part(plan.shard, listed, baselines, only)
+    elif plan.stored is not None:
+        only = plan.stored.of(suites).cases
+
     options = Options(
         level=plan.level,
         rounds=plan.rounds,
         jobs=plan.jobs,
         tags=plan.tags,
         cases=plan.cases,
-        only=_only(plan, store, suites, earlier),
+        only=only,
+        again=plan.stored is not None,
         fail_fast=plan.fail_fast,
         time_limit=plan.time_limit,
     )
@@ -131,7 +150,8 @@ def evaluate(
     watcher = Progress() if progress else None
     results = Results(store, earlier)
     try:
-        runner = Runner(suites, options, results, watcher, finished=finished)
+        planner = plan_round if plan.stored is None else plan.stored.plan
+        runner = Runner(suites, options, results, watcher, planner=planner, finished=finished)
         if watcher is not None:
             watcher.running = runner.running
 
@@ -144,6 +164,10 @@ def evaluate(
             {"tags": list(plan.tags), "cases": list(plan.cases)},
             baseline=plan.baseline,
             only=None if options.only is None else sorted(options.only),
+            git=git_sha(Path.cwd()),
+            calibration_ns=calibrate(),
+            shard=plan.shard,
+            case_list=case_list_hash([(suite.name, case.id, case.hash) for suite, case in listed]),
         )
         results.started(_described(suites, runner, plan, earlier is not None), file)
         session = drive(runner.run, runner.stop)
@@ -157,6 +181,7 @@ def evaluate(
             baselines=baselines,
             extra=[*extra, *troubles],
             without_baseline=plan.baseline == "none",
+            part=plan.shard is not None,
         )
 
     return JudgedSession(judged, results, session, plan)
@@ -174,6 +199,8 @@ def _described(suites: list[Suite[Any, Any]], runner: Runner, plan: SessionPlan,
         "jobs": plan.jobs,
         "git_sha": git_sha(Path.cwd()),
         "resumed": resumed,
+        "shard": plan.shard,
+        "scored": plan.stored.session_id if plan.stored is not None else None,
     }
 
 
@@ -189,6 +216,7 @@ def _earlier(plan: SessionPlan, store: Path) -> SessionFile | None:
     plan.level, plan.rounds = found.level, found.rounds  # type: ignore[assignment]
     plan.tags, plan.cases = tuple(found.select.get("tags", ())), tuple(found.select.get("cases", ()))
     plan.baseline = plan.baseline or found.baseline
+    plan.shard = found.shard
     return found
 
 
@@ -199,6 +227,27 @@ def _only(
         return None if earlier.only is None else frozenset(earlier.only)
 
     return _failed_last(store, suites) if plan.failed_last else None
+
+
+def _part(
+    shard: tuple[int, int],
+    listed: list[tuple[Suite[Any, Any], Case[Any, Any]]],
+    baselines: dict[str, Baseline],
+    only: frozenset[tuple[str, str]] | None,
+) -> frozenset[tuple[str, str]]:
+    """Return the cases of one part. What it is of all is the same on every machine with the same files."""
+    number, parts = shard
+    durations: dict[tuple[str, str], float] = {}
+    for suite, case in listed:
+        known = (baselines[suite.name].cases if suite.name in baselines else {}).get(case.id, {})
+        if known.get("wall_us"):
+            durations[suite.name, case.id] = known["wall_us"] * case.rounds
+
+    keys = [(suite.name, case.id) for suite, case in listed if only is None or (suite.name, case.id) in only]
+    if parts > len(keys):
+        raise EvalError(f"--shard {number}/{parts}: there are only {len(keys)} cases")
+
+    return frozenset(key for key, part in assign(keys, durations, parts).items() if part == number)
 
 
 def _failed_last(store: Path, suites: list[Suite[Any, Any]]) -> frozenset[tuple[str, str]]:

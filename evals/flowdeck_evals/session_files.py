@@ -33,7 +33,16 @@ class SessionFile(msgspec.Struct, omit_defaults=True):
     """What ``--failed-last`` chose: ``(suite, case id)``; ``None``: it was not asked."""
     code: int | None = None
     cases: dict[str, dict[str, list[Any]]] = {}
-    """Suite -> case id -> ``[hash, state, passed rounds, rounds, control, deterministic, file, line]``."""
+    """Suite -> case id -> ``[hash, state, passed rounds, rounds, control, deterministic, file, line, wall us]``;
+    the last is the median of its rounds."""
+    git: str | None = None
+    """The commit that was checked out."""
+    calibration_ns: int | None = None
+    """A fixed loop on that machine: how fast it was."""
+    shard: tuple[int, int] | None = None
+    """``(2, 5)``: the second part of five."""
+    case_list: str = ""
+    """Hash over all cases of the session, those of other shards included."""
 
 
 def last_sessions(store: Path, count: int = 20) -> list[SessionFile]:

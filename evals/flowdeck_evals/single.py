@@ -65,6 +65,7 @@ async def replay_tape(
     live_from: str | None = None,
     human: Sequence[Mapping[str, Any]] = (),
     stub: Mapping[str, Any] | None = None,
+    mutate: Sequence[Mapping[str, Any]] = (),
     timeout: float | None = 60.0,
 ) -> Single:
     """Run today's code in the world of a tape.
@@ -75,6 +76,7 @@ async def replay_tape(
             tape's header says what it was forked from.
         human: who answers instead of the tape's people; in a fork, who answers after the place.
         stub: per port ``tape``, ``live`` or a value.
+        mutate: faults that are put into calls, as in a suite: ``{"call": "web.*", "nth": 1, "raise": "TimeoutError"}``.
 
     Raises:
         Missing: the tape has no such place, or its input is lossy.
@@ -85,7 +87,7 @@ async def replay_tape(
             raise Missing(f"the input on the tape is {loss}: give one")
 
     cut = cut_of(tape, live_from) if live_from is not None else None
-    plan = ReplayPlan(tape, human=human, stub=stub, live_from=cut)
+    plan = ReplayPlan(tape, human=human, stub=stub, mutate=mutate, live_from=cut)
     header = {"target": tape.header.get("target") or "", "volatile": tape.volatile}
     single = await _run(plan, target, value, timeout, header)
     if cut is not None:

@@ -15,8 +15,8 @@ from tests.evals import targets_for_tests as targets
 
 import flowdeck
 from flowdeck_evals import Baseline, Case, Gate, Need, Suite
-from flowdeck_evals.gate import judge, wilson_lower
-from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome, gather, pass_power
+from flowdeck_evals.gate import judge
+from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome, gather
 from flowdeck_evals.progress import Progress
 from flowdeck_evals.reports import FORMATS, Summary, render
 
@@ -190,8 +190,6 @@ def test_the_gate() -> None:
     assert code(*sampled, red, gate=Gate(pass_rate=0.9)) == 0
     assert code(*sampled, red, gate=Gate(pass_rate_lower=0.6)) == 1
     assert code(*sampled, red, gate=Gate(pass_rate_lower=0.5)) == 0
-    assert wilson_lower(9, 10) == pytest.approx(0.5958, abs=1e-4)
-    assert pass_power(3, 5, 2) == pytest.approx(3 / 10)
 
 
 def test_known_failures_need_the_same_case_and_a_day() -> None:

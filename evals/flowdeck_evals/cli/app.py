@@ -7,12 +7,17 @@ import sys
 import typer
 
 from flowdeck_evals.cli.baseline import baseline
+from flowdeck_evals.cli.calibrate import calibrate
+from flowdeck_evals.cli.compare import compare
 from flowdeck_evals.cli.listing import list_suites
+from flowdeck_evals.cli.merge import merge
+from flowdeck_evals.cli.mine import mine
 from flowdeck_evals.cli.record import record
 from flowdeck_evals.cli.replay import replay
 from flowdeck_evals.cli.report import report
 from flowdeck_evals.cli.run import run
 from flowdeck_evals.cli.schema import lint, schema
+from flowdeck_evals.cli.score import score
 
 __all__ = ["app", "run_command"]
 
@@ -28,6 +33,11 @@ app.command("list")(list_suites)
 app.command("run")(run)
 app.command("record")(record)
 app.command("replay")(replay)
+app.command("compare")(compare)
+app.command("score")(score)
+app.command("merge")(merge)
+app.command("mine")(mine)
+app.command("calibrate")(calibrate)
 app.command("schema")(schema)
 app.command("lint")(lint)
 app.command("report")(report)

@@ -46,6 +46,10 @@ def set_(
             f"go on with `evals run --resume {found.session_id}`"
         )
 
+    if found.shard is not None:
+        part = "/".join(map(str, found.shard))
+        raise EvalError(f"session {found.session_id} is part {part} of one; accept what `evals merge` makes of all")
+
     for suite, file in found.suites.items():
         if not file:
             raise EvalError(f"suite {suite!r} has no file, so there is no place for its baseline")
@@ -55,6 +59,8 @@ def set_(
         cases = {
             case_id: {"hash": row[0], "state": row[1], "passed": row[2], "rounds": row[3]}
             | ({"control": True} if row[4] else {})
+            | ({"deterministic": True} if row[5] else {})
+            | ({"wall_us": row[8]} if len(row) > 8 and row[8] is not None else {})
             for case_id, row in sorted(found.cases.get(suite, {}).items())
         }
         known = before.known_failures if before else []

@@ -17,7 +17,7 @@ __all__ = ["report"]
 @guarded(verdict=False)
 def report(
     session: Annotated[str, typer.Argument(help="Its id, the beginning of it, or last.")] = "last",
-    format: Annotated[str, typer.Option("--format", "-f", help="text, junit, json, md or github.")] = "text",
+    format: Annotated[str, typer.Option("--format", "-f", help="text, junit, json, md, html or github.")] = "text",
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="Default: $FLOWDECK_STORE, else ./.flowdeck.")
     ] = None,
@@ -68,10 +68,13 @@ def stored_summary(store: Path, session_id: str | None) -> Any:
     body = json.loads(rows[0][0])
     verdict = Verdict(
         body["code"],
-        [msgspec.convert(one, Reason) for one in body["reasons"]],
+        [msgspec.convert(one, Reason) for one in _all_rules(body)],
         body["totals"],
         body.get("excused") or {},
         body.get("flaky") or [],
+        body.get("quarantined") or {},
+        msgspec.convert(body.get("sees") or {}, dict[str, tuple[int, float | None]]),
+        msgspec.convert(body.get("advice") or {}, dict[str, tuple[int, float, float | None, float | None]]),
     )
     rounds: dict[tuple[str, str], list[Any]] = {}
     for one in load_rounds(store, file.session_id, keep=True):
@@ -79,7 +82,7 @@ def stored_summary(store: Path, session_id: str | None) -> Any:
 
     outcomes = []
     for suite, cases in file.cases.items():
-        for case_id, (case_hash, state, _, _, control, deterministic, place, line) in cases.items():
+        for case_id, (case_hash, state, _, _, control, deterministic, place, line, *_) in cases.items():
             found = sorted(rounds.get((suite, case_id), []), key=lambda one: one.round)
             reason = next((one.reason for one in found if one.reason), "")
             outcomes.append(
@@ -90,3 +93,8 @@ def stored_summary(store: Path, session_id: str | None) -> Any:
 
     seconds = (rows[0][1] - file.started_us) / 1e6
     return Summary(file.session_id, verdict, outcomes, seconds, file.level)
+
+
+def _all_rules(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """What blocked, and the rules with numbers that held."""
+    return [*body["reasons"], *(one for one in body.get("rules", ()) if not one["code"])]

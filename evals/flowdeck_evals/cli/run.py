@@ -34,6 +34,9 @@ def run(
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only cases with this tag; may be repeated.")] = None,
     case: Annotated[list[str] | None, typer.Option("--case", metavar="GLOB", help="Only these cases.")] = None,
     failed_last: Annotated[bool, typer.Option("--failed-last", help="Only what did not pass last time.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only this part of the cases; `evals merge` judges the whole.")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="SESSION", help="Go on with a session; 'last' is the newest.")
     ] = None,
@@ -46,7 +49,7 @@ def run(
         str | None, typer.Option(metavar="DIR", help="Default: $FLOWDECK_STORE, else ./.flowdeck.")
     ] = None,
     reports: Annotated[
-        list[str] | None, typer.Option("--report", metavar="FORMAT=FILE", help="junit, json, md, github or text.")
+        list[str] | None, typer.Option("--report", metavar="FORMAT=FILE", help="junit, json, md, html, github or text.")
     ] = None,
     require: Annotated[
         list[str] | None, typer.Option("--require", metavar="FORMAT", help="This report must succeed.")
@@ -58,6 +61,7 @@ def run(
     from flowdeck_evals.cases import LEVELS
     from flowdeck_evals.reports import FORMATS
     from flowdeck_evals.session import SessionPlan, evaluate
+    from flowdeck_evals.sharding import parse_shard
 
     if level is not None and level not in LEVELS:
         raise EvalError(f"--level {level}: must be {', '.join(LEVELS)}")
@@ -80,6 +84,7 @@ def run(
         fail_fast=fail_fast,
         time_limit=time_limit,
         store=store,
+        shard=None if shard is None else parse_shard(shard),
     )
     session = evaluate(plan, _drive, progress=not quiet)
     try:

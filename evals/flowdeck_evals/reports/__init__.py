@@ -1,4 +1,4 @@
-"""Reports: text for people, JUnit and GitHub for CI, Markdown for a pull request, JSON for programs.
+"""Reports: text for people, JUnit and GitHub for CI, Markdown and HTML for a pull request, JSON for programs.
 
 A report is a function of a :class:`Summary` that returns text. It is rendered after the verdict was committed and can
 not change it. ``evals report SESSION`` renders the same from the store.
@@ -86,5 +86,6 @@ FORMATS: Final[dict[str, Callable[[Summary], str]]] = {
     "junit": _lazy("junit"),
     "json": _lazy("as_json"),
     "md": _lazy("markdown"),
+    "html": _lazy("html"),
     "github": _lazy("github"),
 }

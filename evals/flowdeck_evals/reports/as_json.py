@@ -38,6 +38,9 @@ def to_dict(summary: Summary) -> dict[str, Any]:
                         "run_id": r.run_id,
                         "attempts": r.attempts,
                         "failed_checks": list(r.failed_checks),
+                        "tokens": r.tokens,
+                        "cost_usd": r.cost_usd,
+                        "scores": r.scores or {},
                     }
                     for r in one.rounds
                 ],

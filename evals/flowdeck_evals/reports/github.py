@@ -10,7 +10,7 @@ MOST = 10
 
 
 def render(summary: Summary) -> str:
-    """Return one ``::error`` per red case, placed in the suite file."""
+    """Return one ``::error`` per red case, placed in the suite file, and a line per rule with numbers."""
     red = [one for one in summary.red if one.state != "skipped"]
     lines = []
     for one in red[:MOST]:
@@ -21,6 +21,11 @@ def render(summary: Summary) -> str:
 
     if len(red) > MOST:
         lines.append(f"::error ::{len(red) - MOST} more cases")
+
+    for rule in summary.verdict.reasons:
+        if rule.measure is not None:
+            kind = "error" if rule.code else "warning" if rule.measure.state == "inconclusive" else "notice"
+            lines.append(f"::{kind} title={_value(rule.rule, True)}::{_value(rule.message)}")
 
     lines.append(f"::notice ::evals: {summary.verdict.word}")
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ def render(summary: Summary) -> str:
     verdict = summary.verdict
     lines = [f"## Evals: {verdict.word}", ""]
     lines += [f"- **{one.rule}**: {_cell(one.message)}" for one in verdict.reasons if one.code]
+    lines += [f"- {one.rule}: {_cell(one.message)}" for one in verdict.reasons if not one.code and one.measure]
     lines += ["", "| suite | cases | passed | failed | other |", "|---|---:|---:|---:|---:|"]
     for name in dict.fromkeys(one.suite for one in summary.outcomes):
         states = [one.state for one in summary.outcomes if one.suite == name and not one.control]

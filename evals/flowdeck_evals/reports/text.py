@@ -44,9 +44,17 @@ def render(summary: Summary) -> str:
     if verdict.flaky:
         lines.append(f"flaky: {', '.join(verdict.flaky[:10])}")
 
-    for reason in verdict.reasons:
-        if reason.code:
-            lines.append(f"{reason.rule}: {reason.message}")
+    for name, held in verdict.quarantined.items():
+        lines.append(f"in quarantine: {name}: {held}")
+
+    lines += [f"{reason.rule}: {reason.message}" for reason in verdict.reasons if reason.code or reason.measure]
+    for name, (cases, drop) in verdict.sees.items():
+        seen = "none: too few" if drop is None else f"about {drop * 100:.1f} points"
+        lines.append(f"smallest drop that {cases} sampled cases of {name} can show (80 % power): {seen}")
+
+    for name, (cases, mean, low, high) in verdict.advice.items():
+        sure = f", 95 % sure between {low:.3g} and {high:.3g}" if low is not None and high is not None else ""
+        lines.append(f"advice: {name} {mean:.3g}{sure} ({cases} cases); scores never block")
 
     lines.append(f"{verdict.word.upper()}")
     return plain("\n".join(lines))
