@@ -70,7 +70,7 @@ class Page:
         return answer["result"].get("value")
 
     async def press(self, key: str) -> None:
-        code = f"Digit{key}" if key.isdigit() else f"Key{key.upper()}"
+        code = "Enter" if key == "\r" else f"Digit{key}" if key.isdigit() else f"Key{key.upper()}"
         for kind in ("keyDown", "keyUp"):
             text = key if kind == "keyDown" else ""
             virtual = ord(key.upper())

@@ -79,8 +79,10 @@ class Scene:
         self.write(line)
         return line
 
-    def execution(self, flow: str, *, at: float, value: Any = None, run_id: str | None = None) -> RunScene:
-        return RunScene(self, flow, at, value, run_id)
+    def execution(
+        self, flow: str, *, at: float, value: Any = None, run_id: str | None = None, definition: Any = None
+    ) -> RunScene:
+        return RunScene(self, flow, at, value, run_id, definition or {"operators": [{"id": "op1"}]})
 
     def ask(self, run: RunScene, name: str, question: str, *, at: float, schema: Any = None, **more: Any) -> None:
         """Register a question in the control store, as the runtime does, at a time of the scene."""
@@ -122,7 +124,9 @@ class Scene:
 class RunScene:
     """One execution: steps, pauses and its end."""
 
-    def __init__(self, scene: Scene, flow: str, at: float, value: Any, run_id: str | None) -> None:
+    def __init__(
+        self, scene: Scene, flow: str, at: float, value: Any, run_id: str | None, definition: Any = None
+    ) -> None:
         self.scene = scene
         self.flow = flow
         self.execution_id = scene.new_id("x")
@@ -135,7 +139,7 @@ class RunScene:
             "meta": {"flow_name": flow, "task_id": "T-1"},
         }
         self.at = at
-        payload = {"flow_name": flow, "definition": {"operators": [{"id": "op1"}]}, "fingerprint": f"f-{flow}"}
+        payload = {"flow_name": flow, "definition": definition, "fingerprint": f"f-{flow}"}
         scene.emit("triggerflow.definition_declared", at=at, run=self.run, payload=payload)
         started = {"initial_value": value, "definition": f"f-{flow}", "entrypoint": None}
         scene.emit("triggerflow.execution_started", at=at, run=self.run, payload=started)

@@ -293,7 +293,10 @@ async def test_a_run_whose_process_was_killed_becomes_lost(busy: Scene) -> None:
         assert "○ idle" in screen_text(app)
 
 
-async def test_hostile_data_is_only_text(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "size", [pytest.param(WIDE, id="120x36"), pytest.param(NARROW, id="80x24", marks=pytest.mark.slow)]
+)
+async def test_hostile_data_is_only_text(scene: Scene, size: tuple[int, int]) -> None:
     """Escapes, markup, right-to-left, wide and combining characters, huge values: every screen keeps its shape."""
     evil = "\x1b[2J\x1b]0;pwned\x07[bold red]x[/bold red] \u202eesrever שלום 日本語 e\u0301\u0301\u0301 👩‍👩‍👧 ${x} {y}"
     run = scene.execution(evil, at=40.0, value={evil: evil}, run_id=evil)
@@ -302,17 +305,23 @@ async def test_hostile_data_is_only_text(scene: Scene) -> None:
     scene.emit(evil, at=41.5, run=run.run, level=evil, message=evil, payload={"[red]": [evil] * 50})
     scene.write(b"\xff\xfe not json \x1b[31m")
     scene.write(b'{"event_type": "huge", "payload": "' + b"y" * 5_000_000 + b'", "timestamp": 1763690441000}')
+    # A run that is its own parent, two that are each other's, and one that begins before everything.
+    for name, parent in (("own", "own"), ("left", "right"), ("right", "left")):
+        circle = {**run.step_run(), "run_id": name, "parent_run_id": parent}
+        scene.emit("chunk.started", at=41.8, run=circle, payload={"chunk_name": evil}, scope=evil)
+    scene.emit("triggerflow.interrupt_raised", at=-(2.0**40), run=run.run, payload={"interrupt": {"id": evil}})
     run.finish(at=42.0, status="failed", error={"type": "[", "message": evil})
-    for size in (WIDE, NARROW):
-        app = make_app(scene.store)
-        async with running(app, size) as pilot:
-            for keys in (["enter"], ["]", "tab", "tab"], ["5"], ["g", "i"], ["j", "j", "j"], ["y"], ["escape"], ["3"]):
-                await press(pilot, *keys)
-                await settled(pilot)
-                text = screen_text(app)
-                assert "\x1b" not in text
-                assert "\u202e" not in text
-                assert {cell_len(line) for line in text.splitlines()} == {size[0]}
+    app = make_app(scene.store)
+    async with running(app, size) as pilot:
+        pages = (["w"], ["m"], ["u"], ["b"], ["r"], ["c"])
+        events = (["5"], ["g", "i"], ["j", "j", "j"], ["y"], ["escape"], ["ctrl+o"], ["escape"])
+        for keys in (["enter"], ["]", "tab", "tab"], *pages, *events, ["3"], ["4"], ["6", "f5"], ["8"], ["x"]):
+            await press(pilot, *keys)
+            await settled(pilot)
+            text = screen_text(app)
+            assert "\x1b" not in text
+            assert "\u202e" not in text
+            assert {cell_len(line) for line in text.splitlines()} == {size[0]}
 
 
 @pytest.mark.parametrize("keys", [["1"], ["2"], ["3"], ["5"], ["colon"], ["question_mark"], ["y"]])

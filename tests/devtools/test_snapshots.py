@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import textual
 from tests.devtools.deck import NARROW, WIDE, make_app, press, settled, until
-from tests.devtools.scene import Scene
+from tests.devtools.scene import TIMEOUT, Scene
 from textual.pilot import Pilot
 
 TAKEN_WITH = "8.2.8"
@@ -112,6 +112,71 @@ def test_ledger(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> No
     busy.emit("triggerflow.inbox_applied", at=47.0, run=run.run, payload=cancelled)
     app = make_app(busy.store)
     assert snap_compare(app, terminal_size=size, run_before=steps("4", words="ok per manager"))
+
+
+DEFINITION = {
+    "version": "trigger_flow/v1",
+    "name": "refund-agent",
+    "operators": [
+        {
+            "id": f"op-{name}",
+            "kind": "chunk",
+            "name": name,
+            "listen_signals": [{"trigger_type": "event", "trigger_event": after}],
+            "emit_signals": [{"trigger_type": "event", "trigger_event": f"{name}-done"}],
+        }
+        for name, after in (("plan", "START"), ("act", "plan-done"), ("refuse", "plan-done"), ("tell", "act-done"))
+    ],
+}
+
+
+def test_graph(scene: Scene, snap_compare: Compare) -> None:
+    """The flow as boxes: what ran with its time, what failed, what was not reached dashed."""
+    run = scene.execution("refund-agent", at=40.0, definition=DEFINITION)
+    run.step("plan", "plan", at=40.1, lasts=0.4)
+    run.fail(run.start("act", "act", at=40.6), at=41.0, error=TIMEOUT)
+    run.finish(at=41.1, status="failed", error=TIMEOUT)
+    keys = steps("enter", "m", words="not reached")
+    assert snap_compare(make_app(scene.store), terminal_size=WIDE, run_before=keys)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sql(busy: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """Catalog, query and how to begin."""
+    run = steps("6", words="Ask the event history")
+    assert snap_compare(make_app(busy.store), terminal_size=size, run_before=run)
+
+
+def test_a_lost_run_stops_where_its_process_did(busy: Scene, snap_compare: Compare) -> None:
+    """Nothing grows after the last sign of life; what was open is lost, and says so."""
+    busy.die()
+    run = steps("enter", words="? lost")
+    assert snap_compare(make_app(busy.store), terminal_size=WIDE, run_before=run)
+
+
+def test_why(busy: Scene, snap_compare: Compare) -> None:
+    """The chain of causes behind the first failure, on a small terminal."""
+    run = steps("j", "j", "enter", "w", words="in the run begun by")
+    assert snap_compare(make_app(busy.store), terminal_size=NARROW, run_before=run)
+
+
+def test_copy_menu(busy: Scene, snap_compare: Compare) -> None:
+    """Everything that can be taken out of a run."""
+    app = make_app(Path(busy.store.name))  # beside us: no path of the machine in the picture
+    assert snap_compare(app, terminal_size=WIDE, run_before=steps("j", "y", words="Python"))
+
+
+def test_jump_labels(busy: Scene, snap_compare: Compare) -> None:
+    """A letter on every pane and field."""
+    run = steps("j", "enter", "j", "ctrl+o", words=" s ")
+    assert snap_compare(make_app(busy.store), terminal_size=NARROW, run_before=run)
+
+
+def test_execution_in_daylight(busy: Scene, snap_compare: Compare) -> None:
+    """Bars, statuses and values on a light ground."""
+    app = make_app(busy.store, theme="flowdeck-light")
+    run = steps("j", "enter", "j", words="events of discover")
+    assert snap_compare(app, terminal_size=WIDE, run_before=run)
 
 
 def test_help(busy: Scene, snap_compare: Compare) -> None:

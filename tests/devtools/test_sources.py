@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from tests.devtools.deck import QuickApp, press, running, screen_text, settled, until
 from tests.devtools.scene import START_US, Scene, busy_store
-from tests.devtools.terminal import wait_until
+from tests.devtools.terminal import Terminal, wait_until
 
 from flowdeck.layout import Layout
 from flowdeck_devtools.core.clock import FixedClock, ReplayClock
@@ -122,3 +122,32 @@ async def test_several_stores_stand_side_by_side(tmp_path: Path) -> None:
     finally:
         first.close()
         second.close()
+
+
+_PIPED = """
+import os, sys
+ends = os.pipe()
+lines = open(sys.argv[1], "rb").read()
+if os.fork() == 0:
+    os.close(ends[0])
+    os.write(ends[1], lines)
+    os._exit(0)
+os.close(ends[1])
+os.dup2(ends[0], 0)
+from flowdeck_devtools.cli import main
+main(["devtools", "-"])
+"""
+
+
+def test_a_pipe_on_stdin_leaves_the_keyboard_to_the_window(busy: Scene) -> None:
+    """``… | flowdeck devtools -`` in a real terminal: events from the pipe, keys from the terminal."""
+    terminal = Terminal(busy.layout.segment_path(busy.writer, 1), code=_PIPED)
+    try:
+        terminal.wait_for("refund-agent")
+        terminal.wait_for("pipe ended")
+        terminal.press("5")
+        terminal.wait_for("FOLLOW")
+        terminal.press("\x11")
+        assert terminal.wait_exit() == 0
+    finally:
+        terminal.close()

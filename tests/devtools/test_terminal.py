@@ -13,6 +13,8 @@ import pytest
 from tests.devtools.scene import Scene
 from tests.devtools.terminal import Terminal, wait_until
 
+from flowdeck_devtools.core.wire import head
+
 LEAVES_ALTERNATE_SCREEN = "\x1b[?1049l"
 
 
@@ -127,6 +129,29 @@ def test_an_event_written_elsewhere_is_seen_within_a_quarter_of_a_second(termina
         terminal.wait_for(f"probe.number{number}x")
         took.append(time.monotonic() - begun)
     assert sorted(took)[5] < 0.25
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
+def test_a_flood_costs_the_window_a_small_multiple_of_reading_it(terminal: Terminal, busy: Scene) -> None:
+    """Ten thousand events a second: at most 15 times what it takes this process to read the same lines (3-7 measured).
+
+    Both are CPU time, so a slow or busy machine changes neither side alone. A widget that drew per event took 50 times.
+    """
+    terminal.press("5")
+    terminal.wait_for("FOLLOW")
+    run = busy.execution("load", at=60.0)
+    lines = [busy.line("user.load", at=60.0, run=run.run, payload={"text": "x" * 300}) for _ in range(20_000)]
+    begun = time.process_time()
+    assert sum(head(line).wseq for line in lines)
+    bare = time.process_time() - begun
+    cpu, began, written = terminal.cpu_seconds(), time.monotonic(), 0
+    while written < len(lines):
+        due = min(len(lines), int((time.monotonic() - began) * 10_000))
+        if due > written:
+            busy._file.write(b"\n".join(lines[written:due]) + b"\n")
+            written = due
+        time.sleep(0.01)
+    assert terminal.cpu_seconds() - cpu < 15 * bare
 
 
 @pytest.mark.slow

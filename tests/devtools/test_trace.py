@@ -162,6 +162,30 @@ def test_children_of_unknown_parents_find_their_place_later() -> None:
     assert (node.kind, [inner.kind for inner in node.children]) == ("request", ["model_request"])
 
 
+def test_what_an_agent_does_in_a_chunk_has_names_of_its_own() -> None:
+    """Its runs inherit the chunk's name and scope; a row says what it is, and why an action failed."""
+    tape = Recorder()
+    run = tape.execution("flow", at=0.0)
+    inherited = {"root_run_id": run.run["run_id"], "execution_id": run.execution_id, "agent_name": "ann"}
+    meta = {"chunk_name": "research", "action_name": "search"}
+    above = run.run["run_id"]
+    for kind, event in (
+        ("agent_turn", "agent_turn.started"),
+        ("request", "request.started"),
+        ("action_loop", "action.loop_started"),
+        ("action", "action.started"),
+    ):
+        lineage = {**inherited, "run_id": kind, "run_kind": kind, "parent_run_id": above, "meta": meta}
+        tape.emit(event, at=0.1, run=lineage, scope="research")
+        above = kind
+
+    tape.emit("action.failed", at=0.2, run=lineage, payload={"record": {"error": "no such page"}}, scope="research")
+    trace = traced(run, tape.lines)
+    nodes = [trace.nodes[key] for key in ("agent_turn", "request", "action_loop", "action")]
+    assert [node.name for node in nodes] == ["agent ann", "request", "actions", "search"]
+    assert nodes[-1].error == {"message": "no such page"}
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans()), max_size=25))
 def test_circles_of_parents_never_hang_or_lose_a_node(edges: list[tuple[int, int, bool]]) -> None:
     """Hostile lineage gives some tree, in which every run can be reached once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +12,25 @@ import typer
 
 from flowdeck_devtools.cli._errors import CliError
 
-__all__ = ["JsonOption", "StoreOption", "command_store", "existing_store", "parse_json"]
+__all__ = [
+    "JsonOption",
+    "StoreOption",
+    "command_store",
+    "control_store",
+    "existing_store",
+    "parse_json",
+    "shown_url",
+    "store_path",
+    "where",
+]
 
 StoreOption = Annotated[
     str | None,
-    typer.Option("--store", metavar="DIR", help="The store (default: $FLOWDECK_STORE, else ./.flowdeck)."),
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="The store (default: $FLOWDECK_STORE, else ./.flowdeck), or a postgresql:// URL where the executions are.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for programs, without decoration.")]
 
@@ -26,14 +41,55 @@ def existing_store(explicit: str | None) -> Path:
     Raises:
         flowdeck.layout.StoreError: it does not exist, is a file, is too new, or cannot be read.
     """
-    from flowdeck.layout import Layout, resolve_store
+    from flowdeck.layout import Layout
 
-    return Path(Layout.open(resolve_store(explicit)).root)
+    return Path(Layout.open(store_path(explicit)).root)
+
+
+def store_path(explicit: str | None) -> Path:
+    """Return the directory of events; it may not exist.
+
+    A URL says where executions are, not events: from then on this process and its children look for the executions of
+    every store there, and events stay in the default directory.
+    """
+    from flowdeck.layout import resolve_store
+
+    variable = os.environ.get(_STORE, "")
+    if variable.startswith(_URLS):
+        # The commands have one place for both; libraries refuse a URL where events are to be written.
+        del os.environ[_STORE]
+        os.environ.setdefault(_EXECUTIONS, variable)
+
+    if explicit is not None and explicit.startswith(_URLS):
+        os.environ[_EXECUTIONS] = explicit
+        _asked["url"] = explicit
+        explicit = None
+
+    return Path(resolve_store(explicit))
+
+
+def control_store(explicit: str | None) -> Path:
+    """Return the store of a command that reads executions alone: in PostgreSQL, nothing has to be on this machine.
+
+    Raises:
+        flowdeck.layout.StoreError: as for :func:`existing_store`.
+    """
+    path = store_path(explicit)
+    return path if os.environ.get(_EXECUTIONS) else existing_store(explicit)
+
+
+_URLS = ("postgresql://", "postgres://")
+_STORE, _EXECUTIONS = "FLOWDECK_STORE", "FLOWDECK_EXECUTIONS"
+_asked: dict[str, str] = {}
+"""The URL that ``--store`` gave, for hints."""
 
 
 def command_store(store: Path) -> str:
     """Return the ``--store`` argument for a hint; nothing when the default finds the store anyway."""
     from flowdeck.layout import resolve_store
+
+    if "url" in _asked and os.environ.get(_EXECUTIONS) == _asked["url"]:
+        return f" --store {_quoted(shown_url(_asked['url']))}"
 
     try:
         if Path(resolve_store(None)).resolve() == store.resolve():
@@ -42,6 +98,19 @@ def command_store(store: Path) -> str:
         pass
 
     return f" --store {_quoted(str(store))}"
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without the password that may be in it."""
+    from flowdeck.durable.postgres.address import parse
+
+    return parse(url).shown if "@" in url and ":" in url.partition("://")[2].partition("@")[0] else url
+
+
+def where(store: Path) -> str:
+    """Name the place of events, and that of executions where it is another."""
+    url = os.environ.get(_EXECUTIONS)
+    return f"{store}, executions in {shown_url(url)}" if url else str(store)
 
 
 def _quoted(text: str) -> str:

@@ -11,7 +11,7 @@ import typer
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._executions import ActorOption, IdArgument, client_of, find, login, told, who_runs
-from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, existing_store
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, control_store
 from flowdeck_devtools.cli._table import json_value, write_table
 from flowdeck_devtools.core.text import age
 
@@ -40,7 +40,7 @@ def list_executions(
     as_json: JsonOption = False,
 ) -> None:
     """List the executions of a store, the latest first."""
-    client = client_of(existing_store(store))
+    client = client_of(control_store(store))
     wanted = [each.strip() for each in status.split(",")] if status else None
     rows = client.list_executions(open_only=not all_ and not wanted, status=wanted, limit=limit)
     if as_json:
@@ -68,7 +68,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one execution: what it waits for, what a resume needs, and its committed points."""
-    root = existing_store(store)
+    root = control_store(store)
     client = client_of(root)
     row = find(client, execution_id, root)
     record = _plain(client, row)
@@ -105,7 +105,7 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """Cancel an execution: its handlers are stopped, its interrupts given up."""
-    root = existing_store(store)
+    root = control_store(store)
     client = client_of(root)
     row = find(client, execution_id, root)
     who = actor or login()
@@ -125,7 +125,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Take an execution up in this process, and run it until it ends or waits for somebody."""
-    root = existing_store(store)
+    root = control_store(store)
     client = client_of(root)
     row = find(client, execution_id, root)
     if client.durable_info(row.id) is None:
@@ -166,9 +166,9 @@ def fork(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new execution that goes on from a committed point of this one. A worker takes it up."""
-    from flowdeck.durable import SqliteStore, open_control
+    from flowdeck.durable.using import open_store
 
-    root = existing_store(store)
+    root = control_store(store)
     client = client_of(root)
     row = find(client, execution_id, root)
     if client.durable_info(row.id) is None:
@@ -176,7 +176,7 @@ def fork(
 
     who = actor or login()
     try:
-        new = SqliteStore(open_control(root, ""), "process").fork(row.id, at, actor=who)
+        new = open_store(root).fork(row.id, at, actor=who)
     except ValueError as error:
         raise CliError(f"{error}; see: flowdeck executions show {row.id} --history{command_store(root)}", 2) from None
 
@@ -195,10 +195,11 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Forget finished executions. Their events stay in the store's history."""
-    from flowdeck.durable import Retention, SqliteStore, open_control
+    from flowdeck.durable import Retention
+    from flowdeck.durable.using import open_store
 
-    root = existing_store(store)
-    count = SqliteStore(open_control(root, ""), "process").prune(Retention(days=days, keep=keep))
+    root = control_store(store)
+    count = open_store(root).prune(Retention(days=days, keep=keep))
     _output.out(json.dumps({"forgotten": count}) if as_json else f"forgot {count} finished executions")
 
 

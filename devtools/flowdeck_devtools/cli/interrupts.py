@@ -15,7 +15,7 @@ from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._executions import how_to_go_on
 from flowdeck_devtools.cli._hints import example_answer, how_to_answer, question_of
-from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, existing_store, parse_json
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, control_store, parse_json
 from flowdeck_devtools.cli._table import json_value, write_table
 from flowdeck_devtools.core.text import age
 
@@ -41,7 +41,7 @@ def list_interrupts(
     as_json: JsonOption = False,
 ) -> None:
     """List the interrupts that wait for an answer."""
-    client = _client(existing_store(store))
+    client = _client(control_store(store))
     rows = client.list_interrupts(open_only=not all_)
     if as_json:
         _output.out(json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=2))
@@ -63,7 +63,7 @@ def list_interrupts(
 @interrupts.command()
 def show(interrupt_id: IdArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show one interrupt with all its details."""
-    root = existing_store(store)
+    root = control_store(store)
     row = _find(_client(root), interrupt_id, root)
     _output.out(json.dumps(_plain(row), ensure_ascii=False, indent=None if as_json else 2))
     if not as_json and row.status == "waiting":
@@ -80,7 +80,7 @@ def answer(
     as_json: JsonOption = False,
 ) -> None:
     """Answer an interrupt; the run goes on in the process it belongs to."""
-    root = existing_store(store)
+    root = control_store(store)
     parsed = parse_json(value, "--value")
     client = _client(root)
     row = _find(client, interrupt_id, root)

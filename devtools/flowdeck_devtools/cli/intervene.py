@@ -10,7 +10,7 @@ import typer
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._executions import ActorOption, IdArgument, client_of, find, login, told
-from flowdeck_devtools.cli._options import JsonOption, StoreOption, existing_store, parse_json
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, control_store, parse_json
 
 __all__ = ["intervene"]
 
@@ -33,7 +33,7 @@ def intervene(
     if (value is None) == (reject is None):
         raise CliError("give --value JSON to add an intervention, or --reject ID to refuse one", 2)
 
-    root = existing_store(store)
+    root = control_store(store)
     client = client_of(root)
     payload: Any
     if reject is not None:

@@ -16,7 +16,7 @@ from flowdeck_devtools.cli._executions import use_store
 from flowdeck_devtools.cli._flows import load_flow
 from flowdeck_devtools.cli._hints import how_to_answer
 from flowdeck_devtools.cli._observe import lost_events, observe, unsent_traces
-from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, parse_json
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, parse_json, store_path
 from flowdeck_devtools.cli._stopping import run_stoppable
 from flowdeck_devtools.cli._table import json_value
 
@@ -45,9 +45,7 @@ def run(
     value = parse_json(input, "--input")
     definition = load_flow(flow)
 
-    from flowdeck.layout import resolve_store
-
-    root = Path(resolve_store(store))
+    root = store_path(store)
     with observe(root, otlp=otlp_endpoint or otlp) as observation:
         if durability is not None:
             use_store(root, durability)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -108,7 +109,8 @@ def _lines(found: StoredRun, rows: list[OutlineRow], path: dict[int, int], now_u
         out = text.rstrip() if cells(text) <= width else text[: max(1, width)]
         yield _output.paint(out, colour, sys.stdout) if colour else out
     if failure is not None:
-        hint = f"see: flowdeck why {found.execution_id}"
+        step = "" if found.row["status"] == "failed" else f" --step {shlex.quote(clean(failure.node.name))}"
+        hint = f"see: flowdeck why {found.execution_id}{step}"
         yield f"\nfirst failure: {clean(failure.node.name)}: {clean(failure.text)}; {hint}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError, Stopped
 from flowdeck_devtools.cli._flows import load_flow, load_function
 from flowdeck_devtools.cli._observe import observe
-from flowdeck_devtools.cli._options import JsonOption, StoreOption
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, store_path, where
 from flowdeck_devtools.cli._stopping import run_stoppable
 
 __all__ = ["worker"]
@@ -38,14 +37,13 @@ def worker(
     from flowdeck.durable import Retention
     from flowdeck.durable.store import DURABILITIES
     from flowdeck.durable.worker import Worker
-    from flowdeck.layout import resolve_store
 
     if durability not in DURABILITIES[1:]:
         raise CliError(f"--durability {durability}: choose from {', '.join(DURABILITIES[1:])}", 2)
 
     definitions = [load_flow(spec) for spec in flows]
     given = load_function(resources) if resources else None
-    root = Path(resolve_store(store))
+    root = store_path(store)
     with observe(root):
         working = Worker(
             root,
@@ -58,7 +56,7 @@ def worker(
             tell=_tell,
         )
         names = ", ".join(sorted(working.flows))
-        _output.note(f"working on {names} in {root}{'' if once else '; Ctrl-C stops'}")
+        _output.note(f"working on {names} in {where(root)}{'' if once else '; Ctrl-C stops'}")
         try:
             report = run_stoppable(working.run(once=once))
         except Stopped as stopped:

@@ -131,10 +131,10 @@ class Acts:
 
     def fork(self, execution_id: str, at: int | None = None) -> ActReport:
         """Make a new execution that goes on from a committed point of this one; a worker or ``resume`` takes it up."""
-        from flowdeck.durable import SqliteStore, open_control
+        from flowdeck.durable.using import open_store
 
         try:
-            new = SqliteStore(open_control(self.store, ""), "process").fork(execution_id, at, actor=self.actor)
+            new = open_store(self.store).fork(execution_id, at, actor=self.actor)
         except (FlowdeckError, StoreError, OSError, ValueError) as error:
             return self._told("fork", execution_id, ActReport(False, clean(f"not forked: {error}")))
         return self._told("fork", execution_id, ActReport(True, f"forked into {new}", execution_id=new), at=at)

@@ -6,7 +6,6 @@ the beginning of its own run, else that of the run above. The SQL macro ``why`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -62,27 +61,27 @@ class Story:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._at: dict[tuple[str, int], list[tuple[int, bytes, SpanNode]]] = {}
-        self._start: dict[str, tuple[int, int, bytes, SpanNode]] = {}
-        self._by_id: dict[str, tuple[bytes, SpanNode]] = {}
-        for line, node in _lines(trace):
-            self._take(line, node)
+        self._at: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self._start: dict[str, tuple[int, int, int]] = {}
+        self._by_id: dict[str, int] = {}
+        for number in range(trace.line_count):  # it may grow meanwhile
+            self._take(number, trace.line(number)[0])
 
-    def _take(self, line: bytes, node: SpanNode) -> None:
+    def _take(self, number: int, line: bytes) -> None:
         try:
             one = _causal.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
-        self._by_id.setdefault(one.event_id, (line, node))
+        self._by_id.setdefault(one.event_id, number)
         run, meta = one.run, one.meta or _Meta()
         if run is None or not run.run_id:
             return
         if meta.seq and not meta.sub and run.execution_id:
-            self._at.setdefault((run.execution_id, meta.seq), []).append((meta.epoch, line, node))
+            self._at.setdefault((run.execution_id, meta.seq), []).append((meta.epoch, number))
         place = (meta.epoch, meta.seq or 1 << 60)
         known = self._start.get(run.run_id)
         if known is None or place < known[:2]:
-            self._start[run.run_id] = (*place, line, node)
+            self._start[run.run_id] = (*place, number)
 
     def why_node(self, node: SpanNode) -> list[Link]:
         """What led to a step's outcome, the newest first."""
@@ -101,7 +100,7 @@ class Story:
     def why_event(self, event_id: str) -> list[Link]:
         """What led to an event, by its id; nothing when the trace does not hold it."""
         found = self._by_id.get(event_id)
-        return self.why(*found) if found is not None else []
+        return self.why(*self.trace.line(found)) if found is not None else []
 
     def why(self, line: bytes, node: SpanNode) -> list[Link]:
         """What led to an event: itself first, then each cause back to the beginning."""
@@ -134,14 +133,13 @@ class Story:
                 if entry[0] <= meta.epoch and (not meta.seq or meta.cause < meta.seq)
             ]
             if causes:
-                _, found, node = max(causes, key=lambda entry: entry[0])
-                return "caused by", found, node
-        own = self._start.get(run.run_id or "")
-        if own is not None and own[2] != line:
-            return "in the run begun by", own[2], own[3]
-        above = self._start.get(run.parent_run_id or "")
-        if above is not None and above[2] != line:
-            return "in the run above", above[2], above[3]
+                return "caused by", *self.trace.line(max(causes, key=lambda entry: entry[0])[1])
+        for run_id, because in ((run.run_id, "in the run begun by"), (run.parent_run_id, "in the run above")):
+            begun = self._start.get(run_id or "")
+            if begun is not None:
+                first, node = self.trace.line(begun[2])
+                if first != line:
+                    return because, first, node
         return None
 
     def _raised(self, line: bytes, run_id: str | None) -> tuple[bytes, SpanNode] | None:
@@ -166,9 +164,3 @@ def telling_line(node: SpanNode) -> bytes | None:
         if b'"duration_us"' in line:
             return line
     return node.lines[-1] if node.lines else node.first_line
-
-
-def _lines(trace: Trace) -> Iterator[tuple[bytes, SpanNode]]:
-    for node in list(trace.nodes.values()):  # a copy: it may grow while another thread reads it
-        for line in node.lines:
-            yield line, node

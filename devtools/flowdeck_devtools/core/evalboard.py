@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,6 +152,11 @@ class Comparison:
     high: float | None = None
     n: int = 0
     """Cases that could be compared."""
+    p: float | None = None
+    """One-sided: small when it got worse."""
+    method: str = ""
+    sees: float | None = None
+    """The smallest drop that so many cases show (80 % power)."""
 
     def count(self, change: str) -> int:
         return sum(1 for case in self.cases if case.change == change)
@@ -161,8 +165,8 @@ class Comparison:
 def compare(rows: Iterable[Sequence[Any]], base: str | None, candidate: str) -> Comparison:
     """Put the rounds of two sessions side by side; without a base, show the candidate's alone.
 
-    The interval is the normal one over paired cases (mean ± 1.96 standard errors), which needs two cases; rounds of one
-    case are not independent, so they count as its rate.
+    Test and interval are those of ``evals compare``: paired over cases, exact where there is one round each, and rounds
+    of one case, which are not independent, count as its rate.
     """
     found: dict[str, tuple[list[Round], list[Round]]] = {}
     for session, case, number, state, wall_ms, run_id, case_hash, kind, said, record in rows:
@@ -188,12 +192,13 @@ def compare(rows: Iterable[Sequence[Any]], base: str | None, candidate: str) -> 
     deltas = [case.delta for case in cases if case.delta is not None]
     if not deltas:
         return Comparison(tuple(cases))
-    mean = sum(deltas) / len(deltas)
-    if len(deltas) < 2:
-        return Comparison(tuple(cases), mean, n=1)
-    variance = sum((one - mean) ** 2 for one in deltas) / (len(deltas) - 1)
-    margin = 1.96 * math.sqrt(variance / len(deltas))
-    return Comparison(tuple(cases), mean, mean - margin, mean + margin, len(deltas))
+    from flowdeck_evals.statistics.paired import paired_test
+    from flowdeck_evals.statistics.power import smallest_drop
+
+    paired = [case for case in cases if case.delta is not None]
+    tested = paired_test([case.base_rate or 0.0 for case in paired], [case.candidate_rate or 0.0 for case in paired])
+    seen = smallest_drop(tested.n)
+    return Comparison(tuple(cases), tested.effect, tested.low, tested.high, tested.n, tested.p, tested.method, seen)
 
 
 def _weight(case: Case) -> float:

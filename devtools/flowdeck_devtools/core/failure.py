@@ -95,7 +95,7 @@ def _failed(root: SpanNode) -> Iterator[tuple[SpanNode, Attempt]]:
         last = node.attempts[-1] if node.attempts else None
         if node.role == "span" and last is not None and last.status in ("failed", "propagated"):
             yield node, last
-        if node.below["failed"] or node.below["propagated"]:
+        if node.below("failed") or node.below("propagated"):
             stack.extend(reversed(node.children))
 
 

@@ -70,9 +70,10 @@ def operator_steps(trace: Trace, now_us: int) -> dict[str, Steps]:
     """What happened at each operator, by its id."""
     found: dict[str, Steps] = {}
     for node in list(trace.nodes.values()):  # a copy: it may grow while another thread reads it
-        if node.first_line is None or node.kind != "chunk_execution":
+        line = node.first_line if node.kind == "chunk_execution" else None
+        if line is None:
             continue
-        match = _CHUNK_ID.search(node.first_line)
+        match = _CHUNK_ID.search(line)
         if match is None:
             continue
         operator, lasted = match[1].decode("utf-8", "replace"), node.duration_us(now_us) or 0

@@ -78,10 +78,7 @@ def links_of(store: Path, execution_id: str | None, trace: Trace) -> Links:
 
 
 def _lines(trace: Trace) -> Iterator[bytes]:
-    for node in trace.nodes.values():
-        for line in node.lines:
-            if any(mark in line for mark in _MARKS):
-                yield line
+    return (line for line, _ in trace.lines_with(*_MARKS))
 
 
 def _collect(line: bytes, links: Links) -> None:

@@ -187,9 +187,23 @@ class RunRow:
         }
 
 
+_OF_AN_AGENT = {"request": "request", "action_loop": "actions", "model_request": "model", "action": "action"}
+"""What the runs of an agent are called."""
+
+
 def chunk_name(event: Event) -> str:
-    """What to call the step an event belongs to: the chunk's own name, else the last part of its scope."""
+    """What to call the step an event belongs to: the chunk's own name, else the last part of its scope.
+
+    Agents, models and actions in a chunk inherit its name and its scope; they go by what they are.
+    """
     known = event.run.meta if event.run is not None else {}
+    kind = (event.run.run_kind if event.run is not None else None) or ""
+    if kind == "agent_turn" and event.run is not None:
+        return f"agent {event.run.agent_name or ''}".rstrip()
+    if kind in _OF_AN_AGENT:
+        own = known.get("action_name") if kind == "action" else None
+        return own if isinstance(own, str) and own else _OF_AN_AGENT[kind]
+
     payload = {} if "chunk_name" in known else event.payload_map()
     for key, source in (("chunk_name", known), ("chunk_name", payload), ("action_name", payload), ("name", payload)):
         name = source.get(key)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 
 from flowdeck_devtools.core.history import History
 from flowdeck_devtools.core.live import LiveStore
 from flowdeck_devtools.core.model import RunRow
+from flowdeck_devtools.core.spool import LineSpool
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.core.wire import head
 
@@ -39,7 +42,9 @@ class OpenedRun:
         self._known = known or live.index.rows.get
         self._live = live
         self._feed = live.follow(root_run_id)
-        self._backlog: list[tuple[str, bytes]] = []
+        self._backlog = LineSpool()
+        self._writers: list[tuple[int, str]] = []
+        """From which line of the backlog on who wrote them."""
         self._done = 0
         self._ready = threading.Event()
         row = live.index.rows.get(root_run_id)
@@ -69,21 +74,34 @@ class OpenedRun:
         self.trace.lost_us = row.last_us if row is not None and row.lost and row.status == "lost" else None
         if not self._ready.is_set():
             return False
-        limit_s = LOADING_SLICE_SECONDS if self._backlog else SLICE_SECONDS
+        limit_s = LOADING_SLICE_SECONDS if len(self._backlog) else SLICE_SECONDS
         before, until = self.trace.version, time.perf_counter() + limit_s
         while self._done < len(self._backlog):
-            step = self._backlog[self._done : self._done + 256]
-            self.trace.extend((writer, line, head(line)) for writer, line in step)
-            self._done += len(step)
+            self._done += self._take_in(self._done, min(self._done + 256, len(self._backlog)))
             if time.perf_counter() > until:
                 return True
-        if self._backlog:
-            self._backlog, self._done = [], 0
+        if len(self._backlog):
+            self._backlog, self._writers, self._done = LineSpool(), [], 0
         while len(self._feed):
             self.trace.extend(self._feed.take(256))
             if time.perf_counter() > until:
                 break
         return self.trace.version != before
+
+    def _take_in(self, begin: int, end: int) -> int:
+        at = bisect_right(self._writers, begin, key=itemgetter(0)) - 1
+        if at + 1 < len(self._writers):
+            end = min(end, self._writers[at + 1][0])
+        lines = ((self._writers[at][1], line) for line in map(self._backlog.get, range(begin, end)))
+        self.trace.extend((writer, line, head(line)) for writer, line in lines)
+        return end - begin
+
+    def _put_back(self, lines: list[tuple[str, bytes]]) -> None:
+        """Keep older lines until the tree has taken them in."""
+        for writer, line in lines:
+            if not self._writers or self._writers[-1][1] != writer:
+                self._writers.append((len(self._backlog), writer))
+            self._backlog.append(line)
 
     # -- threads -----------------------------------------------------------------------------------------------
 
@@ -98,10 +116,9 @@ class OpenedRun:
                 one = head(line)
                 if one.run is not None and root in (one.run.root_run_id, one.run.run_id):
                     found.append((ring.writer_at(begin + offset), line))
-        self._backlog = found
+        self._put_back(found)
         self._ready.set()
 
     def _read_history(self, history: History) -> None:
-        lines, self.problem = history.run_lines(self.trace.root.key)
-        self._backlog = lines
+        self.problem = history.read_run(self.trace.root.key, self._put_back)
         self._ready.set()

@@ -5,7 +5,7 @@ Runs, events and questions of all of them stand side by side; whatever is done t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +118,20 @@ class SeveralHistories(History):
         rows = [row for page in pages for row in page.rows]
         return RunsPage(pages[0].filter_text, rows, all(page.last for page in pages))
 
-    def run_lines(self, root_run_id: str) -> tuple[list[tuple[str, bytes]], str | None]:
-        known = self.origin.get(root_run_id)
+    def read_run(self, root_run_id: str, take: Callable[[list[tuple[str, bytes]]], None]) -> str | None:
+        known, taken = self.origin.get(root_run_id), 0
         problem: str | None = None
+
+        def count(lines: list[tuple[str, bytes]]) -> None:
+            nonlocal taken
+            taken += len(lines)
+            take(lines)
+
         for part in sorted(self._parts, key=lambda one: one.store != known):
-            lines, problem = part.run_lines(root_run_id)
-            if lines:
-                return lines, problem
-        return [], problem
+            problem = part.read_run(root_run_id, count)
+            if taken:
+                break
+        return problem
 
     def definition(self, fingerprint: str) -> Mapping[str, Any] | None:
         return next((found for part in self._parts if (found := part.definition(fingerprint)) is not None), None)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from flowdeck_devtools.core.model import chunk_name
-from flowdeck_devtools.core.status import StatusTracker
+from flowdeck_devtools.core.scope import Segment, parse_scope
+from flowdeck_devtools.core.spool import NO_LINES, Lines, LineSpool
+from flowdeck_devtools.core.status import moved
 from flowdeck_devtools.core.text import clean
 from flowdeck_devtools.core.wire import decode
 
-__all__ = ["Attempt", "SpanNode", "Wait"]
+__all__ = ["GOING_ON", "Attempt", "Outcome", "Role", "SpanNode", "Wait", "one_of"]
 
 MAX_LINES_PER_SPAN = 2_000
 Role = Literal["span", "group", "item"]
@@ -29,15 +30,9 @@ class Wait:
     end_us: int | None = None
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One run of a step: its own run id, start, end and outcome."""
+class Outcome(msgspec.Struct, gc=False, frozen=True):
+    """How an attempt failed. Most do not, so it is not part of every one."""
 
-    run_id: str
-    number: int = 1
-    started_us: int | None = None
-    ended_us: int | None = None
-    tracker: StatusTracker = field(default_factory=StatusTracker)
     will_retry: bool = False
     cancelled: bool = False
     """It ended because something beside it failed."""
@@ -47,56 +42,258 @@ class Attempt:
     """The run its error was raised in, where the event says so."""
     error: Mapping[str, Any] | None = None
 
-    @property
-    def status(self) -> str:
-        status = self.tracker.status
-        if status == "failed":
-            if self.will_retry:
-                return "retried"
-            if self.cancelled:
-                return "cancelled"
-            if self.propagated:
-                return "propagated"
-        return status
+
+FINE = Outcome()
 
 
-NOTHING: list[Any] = []
-"""The list of all that have none: four empty lists of its own would be a third of a node. Never changed."""
-NOTHING_BELOW: Counter[str] = Counter()
-"""What every leaf shares: most nodes are leaves, and a counter of their own would double their size. Never changed."""
+class Attempt(msgspec.Struct, gc=False):
+    """One run of a step: its own run id, start, end and outcome."""
 
-
-@dataclass(slots=True, eq=False)
-class SpanNode:
-    """A row of the waterfall. Children are in order of appearance; ``below`` counts statuses in the subtree."""
-
-    key: str
-    role: Role = "span"
-    kind: str = ""
-    title: str = ""
-    """A fixed name; empty where the name is in the first line and read when the row is first shown."""
-    member: str | None = None
-    """What stands in brackets in the scope: the item of a for_each, the member of a batch."""
-    scope: str | None = None
-    parent: SpanNode | None = None
-    children: list[SpanNode] = field(default_factory=lambda: NOTHING)
-    attempts: list[Attempt] = field(default_factory=lambda: NOTHING)
-    waits: list[Wait] = field(default_factory=lambda: NOTHING)
-    lines: list[bytes] = field(default_factory=lambda: NOTHING)
-    lines_dropped: int = 0
-    first_line: bytes | None = None
+    run_id: str
+    number: int = 1
     started_us: int | None = None
     ended_us: int | None = None
-    last_end_us: int = 0
-    """For a group: the latest end among its members, from which its own follows once none is open."""
-    height: int = 0
-    """Levels below it."""
-    below: Counter[str] = field(default_factory=lambda: NOTHING_BELOW)
-    """How many nodes of the subtree have which status; its own counter from the first child on."""
-    counted: str = ""
-    """The status this node has been counted under in its ancestors."""
-    _name: str = ""
-    _subject: str | None = None
+    reached: str = "unknown"
+    """The status its events led to; ``status`` says more of one that failed."""
+    moved_at: int = -1
+    """Place of the last event that moved it: epoch and number in one, see :func:`moved`."""
+    outcome: Outcome = FINE
+
+    def move(self, event_type: str, epoch: int, seq: int) -> None:
+        """Take one event, in any order and any number of times."""
+        self.reached, self.moved_at = moved(self.reached, self.moved_at, event_type, epoch, seq)
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        return self.outcome.error
+
+    @property
+    def origin(self) -> str | None:
+        return self.outcome.origin
+
+    @property
+    def propagated(self) -> bool:
+        return self.outcome.propagated
+
+    @property
+    def status(self) -> str:
+        if self.reached == "failed":
+            outcome = self.outcome
+            if outcome.will_retry:
+                return "retried"
+            if outcome.cancelled:
+                return "cancelled"
+            if outcome.propagated:
+                return "propagated"
+        return self.reached
+
+
+_COUNTED = ("completed", "running", "failed", "waiting", "unknown", "created", "retried", "propagated", "cancelled")
+_BITS = 20
+_SHIFTS = {status: place * _BITS for place, status in enumerate(_COUNTED)}
+_OTHERS = len(_COUNTED) * _BITS
+_MASK = (1 << _BITS) - 1
+"""Statuses are counted in one whole number, 20 bits each: more than a trace has nodes. A counter object per node took
+300 bytes; the number of a step whose one child is done is 1, which costs nothing."""
+
+
+GOING_ON = sum(_MASK << _SHIFTS[status] for status in ("running", "waiting", "retried", "created", "unknown"))
+"""The part of the counts that says whether anything of a subtree goes on."""
+
+
+def one_of(status: str) -> int:
+    """A status as a count of one, to be added to ``SpanNode.counts``."""
+    return 1 << _SHIFTS.get(status, _OTHERS)
+
+
+class _Rare:
+    """What few nodes have."""
+
+    __slots__ = ("last_end_us", "lines_dropped", "name", "scope", "subject", "title", "waits")
+
+    def __init__(self) -> None:
+        self.waits: list[Wait] = []
+        self.title = self.name = ""
+        self.scope: str | None = None
+        self.subject: str | None = None
+        self.lines_dropped = self.last_end_us = 0
+
+
+class SpanNode:
+    """A row of the waterfall. Children are in order of appearance.
+
+    A run has up to 200,000 of them, most with one attempt, one child or none and two lines: one stands for itself
+    where others have a list, and lines are in the trace's spool.
+    """
+
+    __slots__ = (
+        "_attempts", "_children", "_first", "_last", "_rare", "_spool", "counted", "counts", "ended_us", "height",
+        "key", "kind", "line_count", "parent", "role", "started_us",
+    )  # fmt: skip
+
+    def __init__(self, key: str, spool: LineSpool | None = None, role: Role = "span", kind: str = "") -> None:
+        self.key = key
+        self.role: Role = role
+        self.kind = kind
+        self.parent: SpanNode | None = None
+        self.started_us: int | None = None
+        self.ended_us: int | None = None
+        self.height = 0
+        """Levels below it."""
+        self.counts = 0
+        """How many nodes of the subtree have which status, packed; ask ``below``."""
+        self.counted = ""
+        """The status this node has been counted under in its ancestors."""
+        self.line_count = 0
+        self._children: SpanNode | list[SpanNode] | None = None
+        self._attempts: Attempt | list[Attempt] | None = None
+        self._spool = spool
+        self._first = self._last = -1
+        self._rare: _Rare | None = None
+
+    # -- where it stands ---------------------------------------------------------------------------------------
+
+    @property
+    def children(self) -> Sequence[SpanNode]:
+        held = self._children
+        if type(held) is list:
+            return held
+        return (held,) if held is not None else ()  # type: ignore[return-value]  # a node then
+
+    def add_child(self, node: SpanNode) -> None:
+        held = self._children
+        if held is None:
+            self._children = node
+        elif type(held) is list:
+            held.append(node)
+        else:
+            self._children = [held, node]  # type: ignore[list-item]  # a node then
+
+    def remove_child(self, node: SpanNode) -> None:
+        if self._children is node:
+            self._children = None
+        elif type(self._children) is list:
+            self._children.remove(node)
+
+    @property
+    def scope(self) -> str | None:
+        """Where in the flow it stands, which is the end of its key; ``None`` for what has no place there."""
+        place = self._place()
+        return place if place is not None or self._rare is None else self._rare.scope
+
+    @scope.setter
+    def scope(self, scope: str) -> None:
+        self._more().scope = scope  # an agent or a model call in a step: its key is its run's id
+
+    def _place(self) -> str | None:
+        _, parted, place = self.key.rpartition("\0")
+        return place[1:] if parted else None
+
+    def _segment(self) -> Segment | None:
+        place = self._place()
+        return parse_scope(place)[-1] if place else None
+
+    @property
+    def member(self) -> str | None:
+        """What stands in brackets in the scope: the item of a for_each, the member of a batch."""
+        segment = self._segment() if self.role != "group" else None
+        return segment.member if segment is not None else None
+
+    @property
+    def title(self) -> str:
+        """A fixed name; empty where the name is in the first line and read when the row is first shown."""
+        if self._rare is not None and self._rare.title:
+            return self._rare.title
+        segment = self._segment() if self.role != "span" else None
+        if segment is None:
+            return ""
+        return segment.name if self.role == "group" else f"[{segment.member}]"
+
+    @title.setter
+    def title(self, words: str) -> None:
+        self._more().title = words
+
+    def _more(self) -> _Rare:
+        if self._rare is None:
+            self._rare = _Rare()
+        return self._rare
+
+    # -- attempts and waits ------------------------------------------------------------------------------------
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """Its runs, in the order of their numbers."""
+        held = self._attempts
+        if type(held) is list:
+            return held
+        return (held,) if held is not None else ()  # type: ignore[return-value]  # an attempt then
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        held = self._attempts
+        if held is None:
+            self._attempts = attempt
+        else:
+            self._attempts = sorted((*self.attempts, attempt), key=lambda one: one.number)
+
+    @property
+    def waits(self) -> Sequence[Wait]:
+        return self._rare.waits if self._rare is not None else ()
+
+    def add_wait(self, wait: Wait) -> None:
+        self._more().waits.append(wait)
+
+    @property
+    def last_end_us(self) -> int:
+        """For a group: the latest end among its members, from which its own follows once none is open."""
+        return self._rare.last_end_us if self._rare is not None else 0
+
+    @last_end_us.setter
+    def last_end_us(self, time_us: int) -> None:
+        self._more().last_end_us = time_us
+
+    def below(self, status: str) -> int:
+        """How many nodes of the subtree have a status."""
+        return self.counts >> _SHIFTS[status] & _MASK
+
+    # -- lines -------------------------------------------------------------------------------------------------
+
+    @property
+    def lines(self) -> Sequence[bytes]:
+        """The newest events of this node, read when looked at."""
+        if self._spool is None or self._last < 0:
+            return NO_LINES
+        return Lines(self._spool, self._spool.chain(self._last, MAX_LINES_PER_SPAN))
+
+    @property
+    def last_number(self) -> int:
+        """The number of its newest line in the spool, -1 without any."""
+        return self._last
+
+    @property
+    def first_line(self) -> bytes | None:
+        return self._spool.get(self._first) if self._spool is not None and self._first >= 0 else None
+
+    @property
+    def has_begun(self) -> bool:
+        """It has a line of its own: it is no placeholder for what only its children told of, and no group."""
+        return self._first >= 0
+
+    @property
+    def lines_dropped(self) -> int:
+        """Older events that are not shown with it."""
+        dropped = self._rare.lines_dropped if self._rare is not None else 0
+        return dropped + max(0, self.line_count - MAX_LINES_PER_SPAN)
+
+    def keep(self, number: int, *, asked: bool = False) -> None:
+        """Remember an event of this node by its number in the spool; ``asked`` for one that another node told."""
+        self._last = number
+        self.line_count += 1
+        if self._first < 0 and not asked:
+            self._first = self._last
+
+    def drop_line(self) -> None:
+        """Count an event that is not kept."""
+        self._more().lines_dropped += 1
 
     @property
     def depth(self) -> int:
@@ -114,9 +311,12 @@ class SpanNode:
     @property
     def own_status(self) -> str:
         """The status of the step itself: that of its last attempt, or waiting while an answer is missing."""
-        if any(wait.end_us is None for wait in self.waits):
+        if self._rare is not None and any(wait.end_us is None for wait in self._rare.waits):
             return "waiting"
-        return self.attempts[-1].status if self.attempts else "unknown"
+        held = self._attempts
+        if held is None:
+            return "unknown"
+        return (held[-1] if type(held) is list else held).status  # type: ignore[union-attr]  # an attempt then
 
     @property
     def status(self) -> str:
@@ -124,15 +324,15 @@ class SpanNode:
         own = self.own_status
         if self.role != "span" or own == "unknown":
             return self._from_below()
-        if own == "failed" and self.below["failed"]:
+        if own == "failed" and self.below("failed"):
             return "propagated"
         return own
 
     def _from_below(self) -> str:
         for status in ("running", "waiting", "failed", "propagated", "cancelled"):
-            if self.below[status]:
+            if self.below(status):
                 return status
-        return "completed" if self.below["completed"] else "unknown"
+        return "completed" if self.below("completed") else "unknown"
 
     @property
     def is_open(self) -> bool:
@@ -160,41 +360,35 @@ class SpanNode:
         end = self.ended_us if self.ended_us is not None else now_us
         return max(0, end - self.started_us)
 
-    def keep(self, line: bytes) -> None:
-        """Remember an event of this node; only the newest are kept once there are very many."""
-        if self.lines is NOTHING:
-            self.lines = [line]
-            return
-        if len(self.lines) >= MAX_LINES_PER_SPAN:
-            cut = MAX_LINES_PER_SPAN // 4
-            del self.lines[:cut]
-            self.lines_dropped += cut
-        self.lines.append(line)
-
     @property
     def name(self) -> str:
         """What the row is called. Read from the first line once, when asked for."""
-        if self.title:
-            return self.title
-        if not self._name and self.first_line is not None:
-            self._name = clean(chunk_name(decode(self.first_line)), limit=200)
-        return self._name or self.kind or "span"
+        title = self.title
+        if title:
+            return title
+        known = self._rare.name if self._rare is not None else ""
+        line = None if known else self.first_line
+        if line is not None:
+            known = self._more().name = clean(chunk_name(decode(line)), limit=200)
+        return known or self.kind or "span"
 
     @property
     def subject(self) -> str:
         """What an item is about, in a word, taken from the input of its first step; empty when it cannot be told."""
-        if self._subject is None:
-            self._subject = self._find_subject()
-        return self._subject
+        more = self._more()
+        if more.subject is None:
+            more.subject = self._find_subject()
+        return more.subject
 
     def _find_subject(self) -> str:
         node: SpanNode | None = self
-        while node is not None and node.first_line is None:
+        while node is not None and not node.has_begun:
             node = node.children[0] if node.children else None
-        if node is None or node.first_line is None:
+        line = node.first_line if node is not None else None
+        if line is None:
             return ""
 
-        value = decode(node.first_line).payload_map().get("input")
+        value = decode(line).payload_map().get("input")
         if isinstance(value, dict):
             value = next((value[key] for key in _NAMING if isinstance(value.get(key), str | int)), None)
         if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -7,12 +7,14 @@ Attempts of one step (same parent, same scope) share one node.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from flowdeck_devtools.core.model import WAIT_EVENTS, projected_as, wait_ids
 from flowdeck_devtools.core.scope import parse_scope
-from flowdeck_devtools.core.span import NOTHING, NOTHING_BELOW, Attempt, SpanNode, Wait
+from flowdeck_devtools.core.span import GOING_ON, Attempt, Outcome, Role, SpanNode, Wait, one_of
+from flowdeck_devtools.core.spool import LineSpool
 from flowdeck_devtools.core.status import ENDED, transition
 from flowdeck_devtools.core.wire import Event, Head, Lineage, decode
 
@@ -24,15 +26,18 @@ _GOING_ON = frozenset({"running", "created", "retried", "unknown"})
 MAX_SPANS = 200_000
 MAX_DEPTH = 128
 """Levels of the tree. The runtime's own scopes end at 64; what a foreign producer nests deeper is drawn flat."""
-MAX_LINE_BYTES = 64 * 1024 * 1024
-"""Lines kept for the event pane of one trace; older lines beyond it are read from history."""
+MAX_LINE_BYTES = 512 * 1024 * 1024
+"""Lines kept for the event pane of one trace, in a file; what comes beyond it is counted and not kept."""
 
 
 class Trace:
     """One root run and everything below it."""
 
     def __init__(self, root_run_id: str) -> None:
-        self.root = SpanNode(root_run_id, kind="run")
+        self._spool = LineSpool()
+        self._owners: list[SpanNode] = []
+        """Whose each line of the spool is."""
+        self.root = SpanNode(root_run_id, self._spool, kind="run")
         self.version = 0
         """Rises with every change."""
         self.structure = 0
@@ -93,14 +98,15 @@ class Trace:
         self.events += 1
         self.version += 1
         node = self._node(run, head)
-        if node.first_line is None:
-            node.first_line = line
-            node.kind = run.run_kind or node.kind
+        begins = not node.has_begun
+        if begins:
+            node.kind = sys.intern(run.run_kind) if run.run_kind else node.kind
         self.line_bytes += len(line)
-        if self.line_bytes <= MAX_LINE_BYTES:
-            node.keep(line)
+        if begins or self.line_bytes <= MAX_LINE_BYTES:
+            # A received log record knows the id of its span and nothing else of it: the span begins with its own lines.
+            self._keep(node, line, asked=run.run_kind is None and node is not self.root)
         else:
-            node.lines_dropped += 1
+            node.drop_line()
 
         target = transition(head.event_type)
         if target is not None:
@@ -118,12 +124,30 @@ class Trace:
                 self._end_wait(head, interrupt_id)
         self._widen(node, head.time_us, started=True)
 
+    def _keep(self, node: SpanNode, line: bytes, *, asked: bool = False) -> None:
+        self._owners.append(node)
+        node.keep(self._spool.append(line, node.last_number), asked=asked)
+
+    @property
+    def line_count(self) -> int:
+        """Lines that are kept, numbered from 0."""
+        return len(self._spool)
+
+    def line(self, number: int) -> tuple[bytes, SpanNode]:
+        """A line by its number, and the node it belongs to."""
+        return self._spool.get(number), self._owners[number]
+
+    def lines_with(self, *marks: bytes) -> Iterator[tuple[bytes, SpanNode]]:
+        """Lines that hold any of some words and whose they are, in the order they came; may grow meanwhile."""
+        for number in self._spool.search(marks):
+            yield self._spool.get(number), self._owners[number]
+
     # -- nodes -------------------------------------------------------------------------------------------------
 
     def _node(self, run: Lineage, head: Head) -> SpanNode:
         run_id = run.run_id or self.root.key
         node = self._of_run.get(run_id)
-        if node is not None and node.first_line is not None:
+        if node is not None and node.has_begun:
             return node
         if run_id == self.root.key or len(self.nodes) >= MAX_SPANS:
             return self.root
@@ -136,7 +160,9 @@ class Trace:
         if scope and run.run_kind == "chunk_execution":
             node = self._scoped(parent, scope)
         else:
-            node = self._add(SpanNode(run_id, kind=run.run_kind or "", scope=scope), parent)
+            node = self._add(SpanNode(run_id, self._spool, kind=run.run_kind or ""), parent)
+            if scope:
+                node.scope = scope
         self._of_run[run_id] = node
         return node
 
@@ -146,7 +172,7 @@ class Trace:
             return self.root
         known = self._of_run.get(parent_id)
         if known is None:
-            known = self._add(SpanNode(parent_id), self.root)
+            known = self._add(SpanNode(parent_id, self._spool), self.root)
             self._of_run[parent_id] = known
         return known
 
@@ -154,18 +180,11 @@ class Trace:
         while parent.depth >= MAX_DEPTH and parent.parent is not None:
             parent = parent.parent  # too deep to draw: it stands beside its parent
         node.parent = parent
-        self._append(parent, node)
+        parent.add_child(node)
         self.nodes[node.key] = node
         self._raise(node)
         self.structure += 1
         return node
-
-    @staticmethod
-    def _append(parent: SpanNode, node: SpanNode) -> None:
-        if parent.below is NOTHING_BELOW:
-            parent.below = Counter()
-            parent.children = []
-        parent.children.append(node)
 
     def _raise(self, node: SpanNode) -> None:
         """Tell the ancestors how deep it goes below them."""
@@ -183,20 +202,18 @@ class Trace:
         if parent.depth + node.height >= MAX_DEPTH:
             return  # every change walks up to the root, so the tree may not become a chain without end
         if node.parent is not None:
-            node.parent.children.remove(node)
+            node.parent.remove_child(node)
             self._count_up(node, -1)
         node.parent = parent
-        self._append(parent, node)
+        parent.add_child(node)
         self._raise(node)
         self._count_up(node, 1)
         self.structure += 1
 
     def _count_up(self, node: SpanNode, sign: int) -> None:
+        number = node.counts + (one_of(node.counted) if node.counted else 0)
         for ancestor in node.ancestors():
-            for status, number in node.below.items():
-                ancestor.below[status] += sign * number
-            if node.counted:
-                ancestor.below[node.counted] += sign
+            ancestor.counts += sign * number
 
     def _scoped(self, parent: SpanNode, scope: str) -> SpanNode:
         """The node of a step, with the groups and items its scope runs through."""
@@ -205,24 +222,18 @@ class Trace:
         for place, segment in enumerate(segments):
             last = place == len(segments) - 1
             if segment.member is not None:
-                node = self._child(node, parent, segment.group_path, "group", segment.name, None)
+                node = self._child(node, parent, segment.group_path, "group")
             if last:
-                return self._child(node, parent, segment.path, "span", "", segment.member)
-            role = "group" if segment.member is None else "item"
-            title = segment.name if segment.member is None else f"[{segment.member}]"
-            node = self._child(node, parent, segment.path, role, title, segment.member)
+                return self._child(node, parent, segment.path, "span")
+            node = self._child(node, parent, segment.path, "group" if segment.member is None else "item")
         return node
 
-    def _child(self, node: SpanNode, owner: SpanNode, path: str, role: str, title: str, index: str | None) -> SpanNode:
+    def _child(self, node: SpanNode, owner: SpanNode, path: str, role: Role) -> SpanNode:
         key = f"{owner.key}\0{role[0]}{path}"
         known = self.nodes.get(key)
         if known is not None:
             return known
-        if role == "span":
-            fresh = SpanNode(key, member=index, scope=path)
-        else:
-            fresh = SpanNode(key, "group" if role == "group" else "item", role, title, member=index, scope=path)
-        return self._add(fresh, node)
+        return self._add(SpanNode(key, self._spool, role), node)
 
     # -- status and times --------------------------------------------------------------------------------------
 
@@ -232,37 +243,35 @@ class Trace:
                 return attempt
         number = head.meta.attempt if head.meta and head.meta.attempt else len(node.attempts) + 1
         attempt = Attempt(run_id, number)
-        if node.attempts is NOTHING:
-            node.attempts = []
-        node.attempts.append(attempt)
-        if len(node.attempts) > 1:
-            node.attempts.sort(key=lambda one: one.number)
+        node.add_attempt(attempt)
         return attempt
 
     def _move(self, node: SpanNode, run_id: str, head: Head, target: str, line: bytes) -> None:
         attempt = self._attempt(node, run_id, head)
         meta = head.meta
-        attempt.tracker.apply(head.event_type, meta.epoch if meta else 0, meta.seq if meta else 0)
+        attempt.move(head.event_type, meta.epoch if meta else 0, meta.seq if meta else 0)
         now = head.time_us
         lasted = meta.duration_us if meta else None
         if attempt.started_us is None or now < attempt.started_us:
-            attempt.started_us = now - (lasted or 0)
-        if attempt.tracker.status in ENDED and target in ENDED:
+            attempt.started_us = now - lasted if lasted else now
+        if attempt.reached in ENDED and target in ENDED:
             attempt.ended_us = now
             if target == "failed":
                 self._failed(node, attempt, decode(line))
-        elif attempt.tracker.status not in ENDED:
+        elif attempt.reached not in ENDED:
             attempt.ended_us = None
         self._widen(node, attempt.started_us, started=True)
         self._settle(node)
 
     def _failed(self, node: SpanNode, attempt: Attempt, event: Event) -> None:
         payload = event.payload_map()
-        attempt.error = event.error
-        attempt.will_retry = payload.get("will_retry") is True
-        attempt.cancelled = payload.get("status") == "cancelled"
-        attempt.propagated = bool(payload.get("propagated_from"))
-        attempt.origin = next((one for key in _ORIGINS if isinstance(one := payload.get(key), str)), None)
+        attempt.outcome = Outcome(
+            will_retry=payload.get("will_retry") is True,
+            cancelled=payload.get("status") == "cancelled",
+            propagated=bool(payload.get("propagated_from")),
+            origin=next((one for key in _ORIGINS if isinstance(one := payload.get(key), str)), None),
+            error=event.error or _record_error(payload),
+        )
         if self.first_error is None and attempt.status == "failed" and node is not self.root:
             self.first_error = node
 
@@ -284,26 +293,24 @@ class Trace:
             node.ended_us = max(node.ended_us, *(wait.end_us or 0 for wait in node.waits))
         was, changed = node.counted, status != node.counted
         node.counted = status
+        step = one_of(status) - (one_of(was) if was else 0)
         ended_us = node.ended_us or 0
         ancestor = node.parent
         while ancestor is not None:
             if changed:
-                below = ancestor.below
-                below[status] += 1
-                if was:
-                    below[was] -= 1
+                ancestor.counts += step
             if ancestor.role != "span":
                 self._settle_group(ancestor, ended_us)
             ancestor = ancestor.parent
 
     def _settle_group(self, group: SpanNode, ended_us: int) -> None:
-        below = group.below
-        if ended_us > group.last_end_us:
-            group.last_end_us = ended_us
-        if below["running"] or below["waiting"] or below["retried"] or below["created"] or below["unknown"]:
-            group.ended_us = None
-        else:
-            group.ended_us = group.last_end_us or None
+        latest = max(ended_us, group.last_end_us, group.ended_us or 0)
+        if not group.counts & GOING_ON:
+            group.ended_us = latest or None
+            return
+        if latest > group.last_end_us:
+            group.last_end_us = latest
+        group.ended_us = None
 
     def _widen(self, node: SpanNode, time_us: int, *, started: bool) -> None:
         """A row begins no later than anything in it; groups take their times from their members."""
@@ -324,11 +331,9 @@ class Trace:
             return
         owner = self._asked_by(node, head)
         wait = Wait(interrupt_id, head.time_us)
-        if owner.waits is NOTHING:
-            owner.waits = []
-        owner.waits.append(wait)
+        owner.add_wait(wait)
         if owner is not node:
-            owner.keep(line)
+            self._keep(owner, line, asked=True)
         self._waits[interrupt_id] = (owner, wait)
         self._settle(owner)
 
@@ -344,3 +349,10 @@ class Trace:
         if found is not None and found[1].end_us is None:
             found[1].end_us = head.time_us
             self._settle(found[0])
+
+
+def _record_error(payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The error of an action that failed: its event has none of its own, its record says what was wrong."""
+    record = payload.get("record")
+    message = record.get("error") if isinstance(record, dict) else None
+    return {"message": message} if isinstance(message, str) and message else None

@@ -137,18 +137,15 @@ class StateVersion:
 def state_versions(trace: Trace) -> list[StateVersion]:
     """Every recorded write of the run's state, oldest first. They are DEBUG events, stored where those are."""
     found: list[tuple[tuple[int, int, int, int], StateVersion]] = []
-    for node in list(trace.nodes.values()):
-        for line in node.lines:
-            if b'"triggerflow.state_changed"' not in line:
-                continue
-            event, meta = decode(line), head(line).meta
-            payload = event.payload_map()
-            key, version = payload.get("key"), payload.get("version")
-            if event.event_type != "triggerflow.state_changed" or not isinstance(key, str):
-                continue
-            place = (meta.epoch, meta.seq, meta.sub, len(found)) if meta is not None else (0, 0, 0, len(found))
-            number = version if isinstance(version, int) else None
-            found.append((place, StateVersion(key, payload.get("value"), number, event.time_us, node)))
+    for line, node in trace.lines_with(b'"triggerflow.state_changed"'):
+        event, meta = decode(line), head(line).meta
+        payload = event.payload_map()
+        key, version = payload.get("key"), payload.get("version")
+        if event.event_type != "triggerflow.state_changed" or not isinstance(key, str):
+            continue
+        place = (meta.epoch, meta.seq, meta.sub, len(found)) if meta is not None else (0, 0, 0, len(found))
+        number = version if isinstance(version, int) else None
+        found.append((place, StateVersion(key, payload.get("value"), number, event.time_us, node)))
     found.sort(key=lambda entry: entry[0])
     return [one for _, one in found]
 
@@ -182,11 +179,9 @@ def state_page(trace: Trace, node: SpanNode | None, links: Links | None = None) 
 def stream_page(trace: Trace) -> Page:
     """What left on the runtime stream, in order: what the product's users saw."""
     page, items = Page(), []
-    for node in list(trace.nodes.values()):
-        for line in node.lines:
-            if b"stream_item_emitted" in line:
-                event = decode(line)
-                items.append((event.time_us, event.wseq, event.payload_map(), node))
+    for line, node in trace.lines_with(b"stream_item_emitted"):
+        event = decode(line)
+        items.append((event.time_us, event.wseq, event.payload_map(), node))
     items.sort(key=lambda one: one[:2])
     begun = trace.started_us or 0
     page.say(f"{len(items)} items", "dim")

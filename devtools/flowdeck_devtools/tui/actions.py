@@ -208,20 +208,6 @@ _KEY_LABELS = {
     "up": "↑",
     "left": "←",
     "right": "→",
-    "ctrl+q": "^q",
-    "ctrl+c": "^c",
-    "ctrl+s": "^s",
-    "ctrl+e": "^e",
-    "ctrl+p": "^p",
-    "ctrl+x": "^x",
-    "ctrl+d": "^d",
-    "ctrl+u": "^u",
-    "f1": "F1",
-    "f2": "F2",
-    "f8": "F8",
-    "ctrl+j": "^j",
-    "ctrl+b": "^b",
-    "ctrl+o": "^o",
 }
 _own: dict[str, str] = {}
 
@@ -260,5 +246,9 @@ def scopes_in_order(first: str) -> Iterator[str]:
 
 def key_label(keys: str, *, every: bool = False) -> str:
     """A key as people write it: ``^s``, ``?``, ``pgdn``."""
-    names = [_KEY_LABELS.get(key, key) for key in keys.split(",")]
+    names = [_KEY_LABELS.get(key) or _named(key) for key in keys.split(",")]
     return " ".join(names) if every else names[0]
+
+
+def _named(key: str) -> str:
+    return f"^{key[5:]}" if key.startswith("ctrl+") else key.upper() if key[:1] == "f" and key[1:].isdigit() else key

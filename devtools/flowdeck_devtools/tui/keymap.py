@@ -15,10 +15,10 @@ def load_keymap() -> tuple[dict[str, str], list[str]]:
     wanted, problem = read_keys()
     problems = [problem] if problem else []
     known = {action.id: action for action in ACTIONS}
-    taken: dict[tuple[str, str], str] = {}
+    taken: dict[tuple[str, str], list[str]] = {}
     for action in ACTIONS:
         for key in wanted.get(action.id, action.keys).split(","):
-            taken.setdefault((action.scope, key.strip()), action.id)
+            taken.setdefault((action.scope, key.strip()), []).append(action.id)
     keys: dict[str, str] = {}
     for name, text in wanted.items():
         if name not in known:
@@ -26,7 +26,8 @@ def load_keymap() -> tuple[dict[str, str], list[str]]:
             problems.append(f"keymap.toml: no action {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
             continue
         chosen = [key.strip() for key in text.split(",") if key.strip()]
-        clash = next((taken[known[name].scope, key] for key in chosen if taken[known[name].scope, key] != name), None)
+        holders = [one for key in chosen for one in taken[known[name].scope, key]]
+        clash = next((one for one in holders if one != name), None)
         if not chosen or clash is not None:
             problems.append(f"keymap.toml: {name} = {text!r}: " + (f"{clash} has that key" if clash else "no key"))
             continue

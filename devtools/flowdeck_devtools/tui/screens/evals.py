@@ -182,6 +182,12 @@ class EvalsScreen(DeckScreen):
             if shown.low is not None and shown.high is not None:
                 left.append((f"  95 % [{shown.low:+.3f}, {shown.high:+.3f}]", "dim"))
             left.append((f"  n={shown.n}", "dim"))
+            if shown.p is not None:
+                left.append((f"  p={shown.p:.2g}", "failed" if shown.p < 0.05 else "dim"))
+            if shown.n:
+                left.append(
+                    (f"  sees ≥{shown.sees:.1%}" if shown.sees is not None else "  too few to see a drop", "dim")
+                )
             left.append((f"  ▼ {shown.count('regressed')}", "failed" if shown.count("regressed") else "dim"))
             left.append((f"  ▲ {shown.count('improved')}", "ok" if shown.count("improved") else "dim"))
         self.headline.show(left, [("failing or worse only " if self._worse_only else "", "waiting")])

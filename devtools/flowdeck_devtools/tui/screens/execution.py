@@ -131,7 +131,7 @@ class ExecutionScreen(DeckScreen):
             (f"  {duration(trace.root.duration_us(trace.lost_us or now))}  ", "text"),
             (f"{count(trace.events)} events", "dim"),
         ]
-        waiting = trace.root.below["waiting"]
+        waiting = trace.root.below("waiting")
         if waiting:
             left.append((f"  ! {waiting} waiting", "waiting"))
         if trace.first_error is not None and status == "failed" and row is not None and row.error:
@@ -147,7 +147,7 @@ class ExecutionScreen(DeckScreen):
 
     def _show_node(self) -> None:
         node = self.waterfall.current
-        state = (len(node.lines) + node.lines_dropped, node.status) if node is not None else (-1, "")
+        state = (node.line_count, node.status) if node is not None else (-1, "")
         if node is self._node and state == self._node_state:
             return
         same = node is self._node

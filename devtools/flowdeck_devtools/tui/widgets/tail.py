@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.segment import Segment
 
@@ -175,10 +175,10 @@ class EventLines(LineView):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._lines: list[bytes] = []
+        self._lines: Sequence[bytes] = []
         self._dropped = 0
 
-    def show(self, lines: list[bytes], *, same: bool) -> None:
+    def show(self, lines: Sequence[bytes], *, same: bool) -> None:
         """Show these lines; ``same`` means the list of before has only grown."""
         self._lines = lines
         if not same:

@@ -95,7 +95,7 @@ class Waterfall(LineView):
         assert self.outline is not None
         if self._at_key is None:
             return
-        place = self.outline.index.get(self._at_key)
+        place = self.outline.place_of(self._at_key)
         if place is not None and place != self.cursor:
             self.offset_row += place - self.cursor
             self.cursor = place
@@ -104,7 +104,8 @@ class Waterfall(LineView):
     def _follow(self, outline: Outline) -> None:
         newest = outline.newest_open()
         if newest is not None:
-            self.move_to(outline.index.get(newest.key, self.cursor))
+            place = outline.place_of(newest.key)
+            self.move_to(self.cursor if place is None else place)
 
     def count(self) -> int:
         return len(self.outline.rows) if self.outline is not None else 0
@@ -127,7 +128,7 @@ class Waterfall(LineView):
             return
         self.outline.reveal(node)
         self.outline.refresh(self._clock.monotonic())
-        place = self.outline.index.get(node.key)
+        place = self.outline.place_of(node.key)
         if place is not None:
             self._at_key = node.key
             self.move_to(place)
@@ -153,9 +154,9 @@ class Waterfall(LineView):
             outline.fold(node, True)
             self.tick()
             return
-        parent = next((one for one in node.ancestors() if one.key in outline.index), None)
-        if parent is not None:
-            self.move_to(outline.index[parent.key])
+        place = next((found for one in node.ancestors() if (found := outline.place_of(one.key)) is not None), None)
+        if place is not None:
+            self.move_to(place)
 
     def unfold(self) -> None:
         """Unfold the node, or go to its first child."""
@@ -360,7 +361,7 @@ def _below(node: SpanNode, status: str) -> list[tuple[str, str]]:
     """What a folded node hides and a person should know."""
     words: list[tuple[str, str]] = []
     for inner in ("failed", "waiting", "running"):
-        number = node.below[inner]
+        number = node.below(inner)
         if number and inner != status:
             words.append((f" {glyph(inner)}{number}", STATUS_ROLES[inner]))
     return words
