@@ -145,7 +145,11 @@ NAMES: dict[str, dict[str, str | None]] = {
     "error": dict.fromkeys(
         ["type", "message", "module", "traceback", "retryable", "fatal", "code", "details"], None
     ),
-    "constructors": {"flow": "blueprint name skip_exceptions", "center": "idle_flush_seconds background_timeout"},
+    "constructors": {
+        "flow": "blueprint name skip_exceptions", "center": "idle_flush_seconds background_timeout",
+        "helper": "response_provider response_warper",
+    },
+    "helper": dict.fromkeys(["use_post", "use_get", "use_sse", "use_websocket"], "path name dependencies"),
     "resume": {**dict.fromkeys(["interrupt_id", "value", "interrupt", "origin_signal"], None), "to_dict": ""},
     "center": {
         "emit": "event", "async_emit": "event", "create_emitter": "source base_meta base_run",
@@ -244,7 +248,10 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "module": flowdeck.compat,
         "event": (event := flowdeck.compat.ObservationEvent(event_type="a.b", error=ValueError("x"))),
         "error": event.error,
-        "constructors": SimpleNamespace(flow=TriggerFlow, center=flowdeck.compat.EventCenter),
+        "constructors": SimpleNamespace(
+            flow=TriggerFlow, center=flowdeck.compat.EventCenter, helper=flowdeck.compat.FastAPIHelper
+        ),
+        "helper": flowdeck.compat.FastAPIHelper(response_provider=flow),
     }
 
 

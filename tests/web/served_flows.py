@@ -65,6 +65,30 @@ def make_counter() -> TriggerFlow:
     return flow
 
 
+def make_typed() -> TriggerFlow:
+    """Doubles an integer; its contract says so."""
+    flow = TriggerFlow(name="typed")
+
+    async def double(data: TriggerFlowRuntimeData) -> None:
+        await data.async_set_state("twice", data.input * 2)
+
+    flow.to(double)
+    flow.set_contract(initial_input=int)
+    return flow
+
+
+def make_bulk() -> TriggerFlow:
+    """Puts ``input`` items of 1 kB on the stream, in one step."""
+    flow = TriggerFlow(name="bulk")
+
+    async def put(data: TriggerFlowRuntimeData) -> None:
+        for number in range(data.input):
+            await data.async_put_into_stream({"n": number, "text": "x" * 1_000})
+
+    flow.to(put)
+    return flow
+
+
 def main() -> None:
     """Serve ``counter`` and ``review`` with the store and on the port of the command line."""
     store, port = sys.argv[1:3]

@@ -30,10 +30,13 @@ def serving(service: FlowService) -> AbstractContextManager[str]:
 
 
 @contextmanager
-def serving_app(app: Any) -> Iterator[str]:
-    """The same of any application."""
+def serving_app(app: Any, *, send_buffer: int | None = None, **options: Any) -> Iterator[str]:
+    """The same of any application; ``options`` are uvicorn's. ``send_buffer``: what the kernel holds for a client."""
     listening = free_socket()
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)
+    if send_buffer is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+
+    config = uvicorn.Config(app, **{"log_level": "error", "timeout_graceful_shutdown": 2, **options})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

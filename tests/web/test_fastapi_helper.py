@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import httpx
@@ -89,6 +91,44 @@ def test_generators_agents_and_a_shape_of_ones_own() -> None:
 
     with pytest.raises(TypeError, match="generator function"):
         FastAPIHelper(response_provider=3)
+
+
+def test_what_one_client_sends_is_in_no_other_prompt() -> None:
+    prompts: list[str] = []
+
+    def answer(request: dict[str, Any]) -> str:
+        prompts.append(json.dumps(request["messages"]))
+        return "ok"
+
+    with LocalModel(answer) as model:
+        agent = Runtime().create_agent("helper").use_model("local", base_url=model.base_url, api_key=model.api_key)
+        request = agent.create_request().input("always")
+        with serving_app(FastAPIHelper(response_provider=request).use_post("/ask")) as base:
+            for data in ({".agent": {"info": "first secret"}}, {"instruct": "second"}):
+                assert httpx.post(base + "/ask", json={"data": data}, timeout=10).json()["data"] == "ok"
+
+            refused = httpx.post(base + "/ask", json={"data": {"nonsense": 1}}, timeout=10)
+            assert refused.status_code == 422 and "nonsense" in refused.json()["msg"]
+
+    assert "first secret" in prompts[0] and "always" in prompts[1] and "first secret" not in prompts[1]
+
+
+def test_a_client_that_leaves_a_websocket_ends_what_it_waits_for() -> None:
+    left = threading.Event()
+
+    async def endless(data: Any) -> Any:
+        try:
+            yield data
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    app = FastAPIHelper(response_provider=endless).use_websocket("/ws")
+    with serving_app(app) as base:
+        with connect(base.replace("http", "ws", 1) + "/ws") as socket:
+            socket.send(json.dumps({"data": 1}))
+            assert json.loads(socket.recv(5))["data"] == 1
+        assert left.wait(5)
 
 
 def test_a_contract_types_the_body() -> None:

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
-from tests.web.served_flows import make_counter, make_quick, make_review
+from tests.web.served_flows import make_counter, make_quick, make_review, make_typed
 from tests.web.server import following, serving
 from websockets.sync.client import connect
 
-from flowdeck import Runtime, TriggerFlow, TriggerFlowRuntimeData
+from flowdeck import Runtime
 from flowdeck.web import Caller, FlowService, Webhook
 from flowdeck.web.webhooks import sign_standard
 
@@ -240,13 +240,7 @@ def test_callers_see_only_the_runs_of_their_tenant() -> None:
 
 
 def test_a_contract_is_in_the_openapi_and_refuses_before_there_is_a_run() -> None:
-    flow = TriggerFlow(name="typed")
-
-    async def double(data: TriggerFlowRuntimeData) -> None:
-        await data.async_set_state("twice", data.input * 2)
-
-    flow.to(double)
-    flow.set_contract(initial_input=int)
+    flow = make_typed()
     service = FlowService(flow, runtime=Runtime())
     with serving(service) as base, httpx.Client(base_url=base) as client:
         described = client.get("/openapi.json").json()["paths"]["/typed/runs"]["post"]["requestBody"]

@@ -12,29 +12,24 @@ instead of hanging; ``POST {path}/{execution_id}/interrupts/{interrupt_id}`` con
 # Annotations are evaluated here, not postponed: FastAPI reads them where they stand.
 
 import asyncio
-import inspect
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any, Self
 
 from fastapi import FastAPI, Query, Request, WebSocket
 from pydantic import BaseModel, Field, ValidationError, create_model
 from starlette.responses import Response, StreamingResponse
-from starlette.websockets import WebSocketDisconnect
 
-from flowdeck.agents.agent import Agent
-from flowdeck.errors import ExecutionNotFound, FlowdeckError, InterruptError, InterruptNotFound
-from flowdeck.execution.services import current_services
-from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
-from flowdeck.web.access import OPEN
-from flowdeck.web.desk import Desk, come_to_rest, interrupts_of
-from flowdeck.web.feed import encode_item, feed
+from flowdeck.compat.fastapi_providers import FlowProvider, Provider, provider_of
+from flowdeck.errors import FlowdeckError
+from flowdeck.web.feed import encode_item
 from flowdeck.web.problems import problem_of
 
 __all__ = ["FastAPIHelper"]
 
-_OPTIONS = frozenset({"concurrency", "timeout", "stream_timeout", "close_timeout"})
+_FRAMES_AHEAD = 16
+"""Requests of one WebSocket that wait for the one before them."""
 
 
 class FastAPIHelper(FastAPI):
@@ -63,7 +58,7 @@ class FastAPIHelper(FastAPI):
         self.response_provider = response_provider
         self.response_warper = response_warper
         self.always_200 = always_200
-        self._asked = _provider(response_provider)
+        self._asked = provider_of(response_provider)
         self._body = _body_model(self._asked)
 
     # -- routes ----------------------------------------------------------------------------------------------------
@@ -107,25 +102,31 @@ class FastAPIHelper(FastAPI):
 
         async def websocket(socket: WebSocket) -> None:
             await socket.accept()
+            frames: asyncio.Queue[str | bytes] = asyncio.Queue(_FRAMES_AHEAD)
+            tasks = [
+                asyncio.create_task(_receive(socket, frames)),
+                asyncio.create_task(self._answer_frames(socket, frames)),
+            ]
             try:
-                while True:
-                    message = await socket.receive()
-                    if message["type"] == "websocket.disconnect":
-                        return
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
-                    frame = message.get("text") or message.get("bytes") or ""
-                    async with aclosing(self._items(frame)) as items:
-                        async for _, envelope in items:
-                            await socket.send_text(encode_item(envelope).decode())
-            except WebSocketDisconnect:
-                return
+                await asyncio.gather(*tasks, return_exceptions=True)
 
         self.websocket(path, name=name, dependencies=dependencies)(websocket)
         return self
 
+    async def _answer_frames(self, socket: WebSocket, frames: "asyncio.Queue[str | bytes]") -> None:
+        while True:
+            async with aclosing(self._items(await frames.get())) as items:
+                async for _, envelope in items:
+                    await socket.send_text(encode_item(envelope).decode())
+
     def _use_answers(self, path: str, dependencies: Any) -> None:
         asked = self._asked
-        if not isinstance(asked, _Flow):
+        if not isinstance(asked, FlowProvider):
             return
 
         async def answer(request: Request, execution_id: str, interrupt_id: str) -> Response:
@@ -193,12 +194,17 @@ class FastAPIHelper(FastAPI):
         return self._enveloped(_status_of(error), error)
 
 
+async def _receive(socket: WebSocket, frames: "asyncio.Queue[str | bytes]") -> None:
+    while (message := await socket.receive())["type"] != "websocket.disconnect":
+        await frames.put(message.get("text") or message.get("bytes") or "")
+
+
 class _Request(BaseModel):
     data: Any = Field(...)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-def _body_model(asked: "_Provider") -> type[BaseModel]:
+def _body_model(asked: "Provider") -> type[BaseModel]:
     given = asked.input_type()
     name = f"FastAPIHelperRequestData_{id(asked):x}"
     return _Request if given is None else create_model(name, __base__=_Request, data=(given, ...))
@@ -229,184 +235,3 @@ def _described(error: BaseException) -> dict[str, Any]:
             described[key] = {"type": type(other).__name__, "message": str(other)}
 
     return described
-
-
-# -- providers -------------------------------------------------------------------------------------------------------
-
-
-class _Provider:
-    """What a route asks."""
-
-    async def result(self, data: Any, options: dict[str, Any]) -> tuple[int, Any]:
-        """Return a status and the whole result."""
-        raise NotImplementedError
-
-    def items(self, data: Any, options: dict[str, Any]) -> "AsyncGenerator[tuple[str, Any], None]":
-        """Yield ``(event, item)``."""
-        raise NotImplementedError
-
-    def contract(self) -> dict[str, Any]:
-        """The contract of a flow."""
-        return {}
-
-    def input_type(self) -> Any:
-        """The type of ``data``, when there is a contract."""
-        return None
-
-
-class _Flow(_Provider):
-    """A new run for each request."""
-
-    def __init__(self, flow: TriggerFlow) -> None:
-        self._flow = flow
-        self._desk = Desk({flow.name: flow}, current_services())
-
-    async def result(self, data: Any, options: dict[str, Any]) -> tuple[int, Any]:
-        execution = self._started(options)
-        await self._desk.launch(self._flow, execution, data)
-        return await self._rested(execution, _seconds(options, "timeout", 300.0))
-
-    async def _rested(self, execution: TriggerFlowExecution, seconds: float) -> tuple[int, Any]:
-        if not await come_to_rest(execution, seconds):
-            raise TimeoutError(f"the run {execution.id} has not ended within {seconds:g} s; it goes on")
-
-        failure = execution._driver.failure
-        if failure is not None:
-            raise failure
-
-        return (200, await execution.async_close()) if execution.is_closed() else (202, _paused(execution))
-
-    async def items(self, data: Any, options: dict[str, Any]) -> AsyncGenerator[tuple[str, Any], None]:
-        execution = self._started(options)
-        await self._desk.launch(self._flow, execution, data)
-        idle = _seconds(options, "stream_timeout", _seconds(options, "timeout", 300.0))
-        async with aclosing(feed(execution, translate=None, until_waiting=True, heartbeat=idle)) as frames:
-            async for batch in frames:
-                if not batch:
-                    raise TimeoutError(f"no item for {idle:g} s; the run {execution.id} goes on")
-
-                for frame in batch:
-                    if frame.event == "item":
-                        yield "item", frame.data
-                    elif frame.event == "waiting":
-                        yield "waiting", _paused(execution)
-
-        failure = execution._driver.failure
-        if failure is not None:
-            raise failure
-
-    def _started(self, options: dict[str, Any]) -> TriggerFlowExecution:
-        unknown = set(options) - _OPTIONS
-        if unknown:
-            raise ValueError(f"options {sorted(unknown)}: expected {', '.join(sorted(_OPTIONS))}")
-
-        return self._flow.create_execution(
-            auto_close_timeout=0.0,
-            concurrency=options.get("concurrency"),
-            runtime_resources=self._flow.provided_resources(),
-        )
-
-    async def answer(self, execution_id: str, interrupt_id: str, value: Any) -> tuple[int, Any]:
-        """Continue a run; returns as :meth:`result` does."""
-        execution = await self._desk.find(self._flow, execution_id, OPEN)
-        if execution is None:
-            raise ExecutionNotFound(f"flow {self._flow.name!r} has no run {execution_id!r}")
-
-        if execution.get_interrupt(interrupt_id) is None:
-            raise InterruptNotFound(f"run {execution_id!r} asks nothing under {interrupt_id!r}")
-
-        if execution.is_closed():
-            raise InterruptError(f"run {execution_id!r} has ended")
-
-        execution.continue_nowait(interrupt_id, value)
-        return await self._rested(execution, 300.0)
-
-    def contract(self) -> dict[str, Any]:
-        return dict(self._flow.get_contract_metadata())
-
-    def input_type(self) -> Any:
-        given = self._flow.get_contract().initial_input
-        return None if isinstance(given, Mapping) else given
-
-
-class _Execution(_Flow):
-    """One run, which the first request starts."""
-
-    def __init__(self, execution: TriggerFlowExecution) -> None:
-        super().__init__(execution._definition)
-        self._execution = execution
-
-    def _started(self, options: dict[str, Any]) -> TriggerFlowExecution:
-        return self._execution
-
-
-class _Function(_Provider):
-    """A generator function: every item is sent; the whole result is the list of them."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    async def result(self, data: Any, options: dict[str, Any]) -> tuple[int, Any]:
-        return 200, [item async for _, item in self.items(data, options)]
-
-    async def items(self, data: Any, options: dict[str, Any]) -> AsyncGenerator[tuple[str, Any], None]:
-        made = self._function(data, **options)
-        if hasattr(made, "__aiter__"):
-            async for item in made:
-                yield "item", item
-        else:
-            iterator, end = iter(made), object()
-            while (item := await asyncio.to_thread(next, iterator, end)) is not end:
-                yield "item", item
-
-
-class _Agent(_Provider):
-    """An agent: the keys of ``data`` are slots of its prompt."""
-
-    def __init__(self, agent: Any) -> None:
-        self._agent = agent
-
-    def _request(self, data: Any) -> Any:
-        request = self._agent.create_request() if hasattr(self._agent, "create_request") else self._agent
-        prompt = data if isinstance(data, Mapping) else {"input": data}
-        for key, value in prompt.items():
-            request.set_request_prompt(str(key).lstrip("."), value)
-
-        return request
-
-    async def result(self, data: Any, options: dict[str, Any]) -> tuple[int, Any]:
-        return 200, await self._request(data).get_response().async_get_data()
-
-    async def items(self, data: Any, options: dict[str, Any]) -> AsyncGenerator[tuple[str, Any], None]:
-        kind = options.get("type", "delta")
-        specific = {"specific": options["specific"]} if "specific" in options else {}
-        response = self._request(data).get_response()
-        async for item in response.get_async_generator(kind, **specific):
-            yield "item", item
-
-
-def _provider(given: Any) -> _Provider:
-    if isinstance(given, TriggerFlow):
-        return _Flow(given)
-
-    if isinstance(given, TriggerFlowExecution):
-        return _Execution(given)
-
-    if isinstance(given, Agent) or hasattr(given, "get_response"):
-        return _Agent(given)
-
-    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
-        return _Function(given)
-
-    raise TypeError(
-        f"response_provider={given!r}: expected an agent, a request, a flow, an execution or a generator function"
-    )
-
-
-def _paused(execution: TriggerFlowExecution) -> dict[str, Any]:
-    return {"execution_id": execution.id, "status": "waiting", "interrupts": interrupts_of(execution)}
-
-
-def _seconds(options: Mapping[str, Any], name: str, default: float) -> float:
-    given = options.get(name)
-    return default if given is None else float(given)

@@ -11,9 +11,9 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from flowdeck.durable import AnswerResult, ControlClient, ExecutionRow, InterruptRow
+from flowdeck.durable import ControlClient, ExecutionRow
 from flowdeck.durable.using import DurableStore
 from flowdeck.durable.worker import Worker
 from flowdeck.errors import ExecutionBusy, ExecutionExists
@@ -21,23 +21,15 @@ from flowdeck.events.ids import new_id
 from flowdeck.execution.services import Services
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 from flowdeck.web.access import Caller
+from flowdeck.web.control import Control
 from flowdeck.web.problems import Problem
 
-__all__ = ["Answered", "Desk", "come_to_rest"]
+__all__ = ["Desk", "Run", "come_to_rest"]
 
 _log = logging.getLogger("flowdeck.web")
 
-APPLIED_SECONDS: Final = 2.0
-"""How long an answer waits for the owner of the run to take it; after that it is accepted and not yet applied."""
-
-
-class Answered(NamedTuple):
-    """What became of an answer, an intervention or a cancellation."""
-
-    outcome: str
-    """``applied``, ``accepted`` (kept; nobody has taken it yet), ``early``, ``duplicate``, ``conflict``, ``expired``,
-    ``rejected`` or ``unknown``."""
-    detail: str | None = None
+Run = TriggerFlowExecution | ExecutionRow
+"""A run that is in memory, or the store's row of one that is not: parked, or with another server."""
 
 
 class Desk:
@@ -73,7 +65,8 @@ class Desk:
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._ended: OrderedDict[str, TriggerFlow] = OrderedDict()
         self._opening: dict[str, asyncio.Task[TriggerFlowExecution | None]] = {}
-        self._keys: dict[str, str] = {}
+        self.control = Control(lambda: self._client)
+        """Answers, intervenes, cancels, and lists what is asked."""
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -85,6 +78,7 @@ class Desk:
         self._worker = await asyncio.to_thread(self._make_worker)
         self._client = ControlClient(self._durable.store.path)
         self._serving = asyncio.get_running_loop().create_task(self._worker.run())
+        self._serving.add_done_callback(_worker_ended)
 
     def _make_worker(self) -> Worker:
         return Worker(
@@ -121,18 +115,18 @@ class Desk:
 
     async def start(
         self, flow: TriggerFlow, value: Any, caller: Caller, *, key: str | None = None, task_id: str | None = None
-    ) -> tuple[TriggerFlowExecution, bool]:
+    ) -> tuple[Run, bool]:
         """Start a run, or return the one that was started under ``key`` before. In a store the start is committed.
 
         Returns the run, and whether it is new.
 
         Raises:
-            Problem: the run of that key belongs to somebody else.
-            ExecutionBusy: another process runs it.
+            Problem: the key is none, or the service has not been opened.
         """
+        self._check_open()
         execution_id = new_id() if key is None else _id_of(flow, key, caller)
         if key is not None:
-            known = await self.find(flow, execution_id, caller)
+            known = await self.locate(flow, execution_id, caller)
             if known is not None:
                 return known, False
 
@@ -153,7 +147,7 @@ class Desk:
                 await log.committed()
             except ExecutionExists:
                 flow.remove_execution(execution)
-                known = await self.find(flow, execution_id, caller)
+                known = await self.locate(flow, execution_id, caller)
                 if known is None:
                     raise
 
@@ -175,6 +169,9 @@ class Desk:
         except ExecutionExists:
             return  # told where it was started
         except Exception as error:
+            if not _is_ours(execution):
+                return  # somebody else goes on with it
+
             _log.info("run %s of %r failed: %s: %s", execution.id, flow.name, type(error).__name__, error)
             if not execution.is_closed():
                 await execution.async_close(reason="failed", pending_interrupts="cancel")
@@ -206,24 +203,55 @@ class Desk:
 
     # -- finding -------------------------------------------------------------------------------------------------
 
-    async def find(self, flow: TriggerFlow, execution_id: str, caller: Caller) -> TriggerFlowExecution | None:
-        """Return a run of ``flow`` that the caller may see: from memory, else from the store. ``None``: there is none.
+    async def locate(self, flow: TriggerFlow, execution_id: str, caller: Caller) -> Run | None:
+        """Return a run of ``flow`` that the caller may see, wherever it is; ``None``: there is none.
 
-        Raises:
-            ExecutionBusy: another living process runs it.
+        One that waits in the store stays there: who only looks neither takes it up nor changes its epoch.
         """
+        self._check_open()
         execution = flow._executions.get(execution_id)
-        if execution is None and self._client is not None:
-            row = await asyncio.to_thread(self._client.get_execution, execution_id)
-            if row is None or row.flow_name != flow.name or not _visible(row.tenant_id, caller):
-                return None
+        if execution is not None and _is_ours(execution):
+            return execution if _visible(execution.run_context.meta.get("tenant_id"), caller) else None
 
-            execution = await self._reopen(flow, execution_id)
-
-        if execution is None or not _visible(execution.run_context.meta.get("tenant_id"), caller):
+        if self._client is None:
             return None
 
-        return execution
+        row = await asyncio.to_thread(self._client.get_execution, execution_id)
+        if row is None or row.flow_name != flow.name or not _visible(row.tenant_id, caller):
+            return None
+
+        return row if row.finished_us is None else await self._reopen(flow, execution_id)
+
+    async def find(self, flow: TriggerFlow, execution_id: str, caller: Caller) -> TriggerFlowExecution | None:
+        """The same, taken up from the store where it is not in memory.
+
+        Raises:
+            Problem: 409, another living server runs it.
+        """
+        found = await self.locate(flow, execution_id, caller)
+        if not isinstance(found, ExecutionRow):
+            return found
+
+        try:
+            return await self._reopen(flow, execution_id)
+        except ExecutionBusy:
+            row = found if self._client is None else await asyncio.to_thread(self._client.get_execution, execution_id)
+            if row is not None and row.finished_us is not None:
+                return await self._reopen(flow, execution_id)  # it has ended just now
+
+            raise _elsewhere(row or found) from None
+
+    def _check_open(self) -> None:
+        if self._serving is not None and self._serving.done():
+            raise Problem(503, "The store cannot be used", "the server could not go on with it; its log says why")
+
+        if self._store_path is not None and self._worker is None:
+            raise Problem(
+                503,
+                "The store is not open",
+                "the application must enter the service's lifespan: FastAPI(lifespan=service.lifespan), or "
+                "include_router(service.router)",
+            )
 
     async def _reopen(self, flow: TriggerFlow, execution_id: str) -> TriggerFlowExecution | None:
         opening = self._opening.get(execution_id)
@@ -250,97 +278,18 @@ class Desk:
 
         return found
 
-    async def row(self, flow: TriggerFlow, execution_id: str, caller: Caller) -> ExecutionRow | None:
-        """Return what the store has of a run, wherever it lives."""
-        if self._client is None:
-            return None
-
-        row = await asyncio.to_thread(self._client.get_execution, execution_id)
-        if row is None or row.flow_name != flow.name or not _visible(row.tenant_id, caller):
-            return None
-
-        return row
-
     async def open_interrupts(self, flow: TriggerFlow, caller: Caller, limit: int) -> list[dict[str, Any]]:
         """Return what the runs of a flow ask, the longest open first."""
+        self._check_open()
         if self._client is not None:
-            rows = await asyncio.to_thread(self._client.list_interrupts, limit=limit)
-            mine = [row for row in rows if row.flow_name == flow.name]
-            tenants = {
-                row.id: row.tenant_id
-                for row in await asyncio.to_thread(self._client.list_executions, open_only=True, limit=limit)
-            }
-            return [_shown_row(row) for row in mine if _visible(tenants.get(row.execution_id), caller)]
+            return await self.control.stored_questions(flow.name, lambda tenant: _visible(tenant, caller), limit)
 
         found = []
         for execution in list(flow._executions.values()):
             if not execution.is_closed() and _visible(execution.run_context.meta.get("tenant_id"), caller):
-                found += interrupts_of(execution)
+                found += await self.control.interrupts(execution)
 
-        return sorted(found, key=lambda each: each["opened_at"])[:limit]
-
-    # -- acting --------------------------------------------------------------------------------------------------
-
-    async def answer(
-        self, execution: TriggerFlowExecution, interrupt_id: str, value: Any, caller: Caller, key: str | None = None
-    ) -> Answered:
-        """Answer an interrupt; the first accepted answer wins, over any number of processes.
-
-        Raises:
-            InterruptNotFound, InterruptError: the run without a store refuses it.
-        """
-        if self._client is not None:
-            return await self._ask("resume", execution.id, interrupt_id, value, caller, key)
-
-        interrupt = execution.get_interrupt(interrupt_id)
-        if interrupt is not None and interrupt["status"] != "waiting":
-            outcome = "expired" if interrupt["status"] == "expired" else "conflict"
-            return Answered(outcome, f"it is {interrupt['status']} already")
-
-        record = execution.continue_nowait(interrupt_id, value, actor=caller.user_id)
-        return Answered("applied") if record is not None else Answered("rejected", "the run has ended")
-
-    async def intervene(self, execution: TriggerFlowExecution, asked: Mapping[str, Any], caller: Caller) -> Answered:
-        """Add an intervention: ``{"payload", "note"?, "target"?, "metadata"?}``."""
-        if self._client is not None:
-            body = {"payload": asked["payload"], "note": asked.get("note"), "metadata": asked.get("metadata")}
-            return await self._ask("intervene", execution.id, asked.get("target"), body, caller, None)
-
-        await execution.async_intervene(
-            asked["payload"],
-            author=caller.user_id,
-            note=asked.get("note"),
-            target=asked.get("target"),
-            metadata=asked.get("metadata"),
-        )
-        return Answered("applied")
-
-    async def cancel(self, execution: TriggerFlowExecution, reason: str | None, caller: Caller) -> Answered:
-        """End a run: its handlers are stopped, its questions withdrawn."""
-        if execution.is_closed():
-            return Answered("conflict", f"the run is {execution.get_status()} already")
-
-        if self._client is not None:
-            return await self._ask("cancel", execution.id, None, reason, caller, None)
-
-        await execution.async_cancel(reason=reason or f"cancelled by {caller.user_id or 'a client'}")
-        return Answered("applied")
-
-    async def _ask(
-        self, kind: str, execution_id: str, target: str | None, payload: Any, caller: Caller, key: str | None
-    ) -> Answered:
-        assert self._client is not None
-        client = self._client
-
-        def put_and_wait() -> AnswerResult:
-            result = client.put_inbox(kind, execution_id, target, payload, caller.user_id, key)
-            if result.outcome is None and result.row_id is not None:
-                result = client.wait_outcome(result.row_id, APPLIED_SECONDS)
-
-            return result
-
-        result = await asyncio.to_thread(put_and_wait)
-        return Answered(result.outcome or "accepted", result.detail)
+        return sorted(found, key=lambda each: each["opened_at"] or 0.0)[:limit]
 
 
 async def come_to_rest(execution: TriggerFlowExecution, seconds: float) -> bool:
@@ -360,26 +309,26 @@ async def come_to_rest(execution: TriggerFlowExecution, seconds: float) -> bool:
     return True
 
 
-def interrupts_of(execution: TriggerFlowExecution) -> list[dict[str, Any]]:
-    """Return the open questions of a run as a client may see them."""
-    return [_shown_record(execution.id, record) for record in execution.get_pending_interrupts().values()]
+def _is_ours(execution: TriggerFlowExecution) -> bool:
+    """Whether this process still has the run: one that was taken over is a shell that changes no more."""
+    return execution._log is None or execution._log.error is None or execution.is_closed()
 
 
-def _shown_record(execution_id: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "interrupt_id": record["id"],
-        "execution_id": execution_id,
-        "type": record.get("type"),
-        "payload": record.get("payload"),
-        "schema": record.get("schema"),
-        "assignees": list(record.get("assignees") or ()),
-        "opened_at": record.get("created_at"),
-        "expires_at": record.get("expires_at"),
-    }
+def _worker_ended(task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("runs are taken up no more, start the server again: %s: %s", type(error).__name__, error)
 
 
-def _shown_row(row: InterruptRow) -> dict[str, Any]:
-    return _shown_record(row.execution_id, {**row.record, "id": row.id, "schema": row.schema})
+def _elsewhere(row: ExecutionRow) -> Problem:
+    return Problem(
+        409,
+        "Run elsewhere",
+        f"run {row.id} lives in the server process {row.writer}, and only there it can be followed; let one server "
+        "serve a store, or send all requests of a run to the same. Its status, questions and answers work here too",
+        execution_id=row.id,
+        owner=row.writer,
+    )
 
 
 def _visible(tenant_id: str | None, caller: Caller) -> bool:

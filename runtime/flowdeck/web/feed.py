@@ -3,7 +3,7 @@
 Order of one feed: what the reader has not seen yet -> live items as they are put (in a durable run: committed) ->
 ``waiting`` each time the run comes to wait for somebody -> ``closed`` or ``failed``, and the end. A reader that comes
 back to another epoch is told ``reset`` with the number of items that still stand; one that is too late for what the
-stream keeps is told ``gap``.
+stream keeps is told ``gap``. When the run is taken over by another process, ``dropped`` is the last: it has not ended.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Frame(NamedTuple):
     """Something to send."""
 
     event: str
-    """``item``, or one of the feed's own: ``waiting``, ``closed``, ``failed``, ``reset``, ``gap``."""
+    """``item``, or one of the feed's own: ``waiting``, ``closed``, ``failed``, ``reset``, ``gap``, ``dropped``."""
     position: Position
     data: Any
 
@@ -119,7 +119,12 @@ async def feed(
 
             here = offset == len(stream)
             if here and stream.closed:
-                frames.append(_end(execution, Position(epoch, offset, True), expose_errors))
+                if execution.is_closed():
+                    frames.append(_end(execution, Position(epoch, offset, True), expose_errors))
+                else:
+                    reason = {"reason": "the run was taken over by another server; connect again to go on"}
+                    frames.append(Frame("dropped", Position(epoch, offset), reason))
+
                 yield frames
                 return
 
@@ -156,9 +161,9 @@ def _rest(execution: TriggerFlowExecution, position: Position, expose: bool) -> 
     data["interrupt_ids"] = list(execution.get_pending_interrupts())
     problem = run_problem(execution, expose)
     if problem is not None:
-        data["error"] = problem  # it has failed elsewhere; what is asked can be answered all the same
+        data["error"] = problem  # another branch has failed; what is asked can be answered all the same
 
-    return Frame("waiting" if problem is None else "failed", position, data)
+    return Frame("waiting", position, data)
 
 
 def _end(execution: TriggerFlowExecution, position: Position, expose: bool) -> Frame:

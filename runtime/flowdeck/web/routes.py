@@ -7,14 +7,16 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from flowdeck.errors import ExecutionBusy
+from flowdeck.durable import ExecutionRow
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 from flowdeck.web.access import Caller, caller_of, check_origin, dependency_for
 from flowdeck.web.bodies import AnswerBody, CancelBody, InterveneBody, StartBody, parse, read_bytes, read_json
-from flowdeck.web.desk import Answered, come_to_rest, interrupts_of
+from flowdeck.web.control import Answered
+from flowdeck.web.desk import Run, come_to_rest
 from flowdeck.web.feed import Position, encode_item, feed
 from flowdeck.web.problems import CONTENT_TYPE, Problem, problem_of
 from flowdeck.web.schemas import (
@@ -72,6 +74,8 @@ class ProblemRoute(APIRoute):
         async def told(request: Request) -> Response:
             try:
                 return await handle(request)
+            except RequestValidationError as error:
+                return problem_response(_unfit(error))
             except Exception as error:
                 problem = problem_of(error)
                 if problem is None:
@@ -100,8 +104,31 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
 
         return execution
 
-    def run_response(execution: TriggerFlowExecution, status: int, headers: dict[str, str] | None = None) -> Response:
-        shown = shown_run(execution, name, service.expose_errors)
+    async def located(execution_id: str, caller: Caller) -> Run:
+        run = await desk.locate(flow, execution_id, caller)
+        if run is None:
+            raise Problem(404, "Not found", f"flow {name!r} has no run {execution_id[:80]!r}")
+
+        return run
+
+    async def asked(run: Run, interrupt_id: str, value: Any) -> None:
+        known = await desk.control.interrupt(run, interrupt_id)
+        if known is None:
+            raise Problem(404, "Not found", f"run {run.id[:80]!r} asks nothing under {interrupt_id[:80]!r}")
+
+        service.check_answer(known, value)
+
+    async def shown_of(run: Run) -> dict[str, Any]:
+        if isinstance(run, ExecutionRow):
+            return shown_row(run, await desk.control.interrupts(run))
+
+        return shown_run(run, name, service.expose_errors)
+
+    async def run_response(execution: Run, headers: dict[str, str] | None = None) -> Response:
+        shown = await shown_of(execution)
+        if isinstance(execution, ExecutionRow):
+            return Json(shown, 202, headers)
+
         if shown["status"] == "failed" and execution.is_closed():
             known = problem_of(execution._driver.failure) if execution._driver.failure is not None else None
             code = known.status if known is not None and known.status == 422 else 500
@@ -109,7 +136,7 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
             title = known.title if known is not None and code == 422 else "The run failed"
             return problem_response(Problem(code, title, detail, execution_id=execution.id, run=shown))
 
-        return Json(shown, status, headers)
+        return Json(shown, 200 if execution.is_closed() else 202, headers)
 
     @router.post(
         "/runs",
@@ -130,27 +157,19 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         service.check_input(flow, body.input)
         key = request.headers.get("idempotency-key")
         execution, new = await desk.start(flow, body.input, caller_of(who), key=key, task_id=body.task_id)
-        await come_to_rest(execution, wait)
-        headers = {"location": str(request.url_for(f"{name}_run", execution_id=execution.id).path)}
+        if not isinstance(execution, ExecutionRow):
+            await come_to_rest(execution, wait)
+
+        headers = {"location": f"{request.url.path}/{execution.id}"}
         if not new:
             headers["idempotent-replayed"] = "true"
 
-        return run_response(execution, 200 if execution.is_closed() else 202, headers)
+        return await run_response(execution, headers)
 
-    @router.get("/runs/{execution_id}", name=f"{name}_run", responses={**RUN, **problems(404, 422)})
+    @router.get("/runs/{execution_id}", responses={**RUN, **problems(404, 422)})
     async def status(execution_id: str, who: Read) -> Response:
         """Return where a run stands; its result once it has ended."""
-        caller = caller_of(who)
-        try:
-            execution = await found(execution_id, caller)
-        except ExecutionBusy:
-            row = await desk.row(flow, execution_id, caller)
-            if row is None:
-                raise
-
-            return Json(shown_row(row))
-
-        return Json(shown_run(execution, name, service.expose_errors))
+        return Json(await shown_of(await located(execution_id, caller_of(who))))
 
     @router.get("/runs/{execution_id}/result", responses={**RUN, **accepted(), **problems(404, 409, 422, 500)})
     async def result(
@@ -159,11 +178,14 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT, description="seconds to wait for its end")] = 0.0,
     ) -> Response:
         """Return the result: 200 once the run has ended, 202 before, with what it waits for."""
-        execution = await found(execution_id, caller_of(who))
-        if wait:
+        caller = caller_of(who)
+        run = await located(execution_id, caller)
+        if wait and not (isinstance(run, ExecutionRow) and run.status == "waiting"):
+            execution = await found(execution_id, caller)
             await come_to_rest(execution, wait)
+            run = execution
 
-        return run_response(execution, 200 if execution.is_closed() else 202)
+        return await run_response(run)
 
     @router.get("/runs/{execution_id}/events", responses={**EVENTS, **problems(404, 409, 422)})
     async def events(
@@ -195,7 +217,7 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
     @router.get("/runs/{execution_id}/interrupts", responses={**INTERRUPTS, **problems(404, 409, 422)})
     async def interrupts(execution_id: str, who: Read) -> Response:
         """Return what a run asks, with the JSON Schema of each answer."""
-        return Json(interrupts_of(await found(execution_id, caller_of(who))))
+        return Json(await desk.control.interrupts(await located(execution_id, caller_of(who))))
 
     @router.get("/interrupts", responses={**INTERRUPTS, **problems(422)})
     async def open_interrupts(
@@ -214,14 +236,10 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         check_origin(request, service.origins)
         body = await read_json(request, AnswerBody, service.max_body)
         caller = caller_of(who)
-        execution = await found(execution_id, caller)
-        known = execution.get_interrupt(interrupt_id)
-        if known is None:
-            raise Problem(404, "Not found", f"run {execution_id[:80]!r} asks nothing under {interrupt_id[:80]!r}")
-
-        service.check_answer(known, body.value)
+        run = await located(execution_id, caller)
+        await asked(run, interrupt_id, body.value)
         key = request.headers.get("idempotency-key")
-        return _answered(await desk.answer(execution, interrupt_id, body.value, caller, key))
+        return _answered(await desk.control.answer(run, interrupt_id, body.value, caller, key))
 
     @router.post(
         "/runs/{execution_id}/interventions",
@@ -233,8 +251,8 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         check_origin(request, service.origins)
         body = await read_json(request, InterveneBody, service.max_body)
         caller = caller_of(who)
-        asked = {"payload": body.payload, "target": body.target, "note": body.note, "metadata": body.metadata}
-        return _answered(await desk.intervene(await found(execution_id, caller), asked, caller))
+        added = {"payload": body.payload, "target": body.target, "note": body.note, "metadata": body.metadata}
+        return _answered(await desk.control.intervene(await located(execution_id, caller), added, caller))
 
     @router.post(
         "/runs/{execution_id}/cancel",
@@ -246,7 +264,7 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         check_origin(request, service.origins)
         body = await read_json(request, CancelBody, service.max_body)
         caller = caller_of(who)
-        return _answered(await desk.cancel(await found(execution_id, caller), body.reason, caller))
+        return _answered(await desk.control.cancel(await located(execution_id, caller), body.reason, caller))
 
     @router.post(
         "/webhooks/{webhook}/{execution_id}/{interrupt_id}",
@@ -268,16 +286,17 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
                 raise Problem(422, "The body does not fit", f"{type(error).__name__}: {error}") from None
 
         caller = Caller(user_id=f"webhook:{hook.name}")
-        execution = await found(execution_id, caller)
-        known = execution.get_interrupt(interrupt_id)
-        if known is None:
-            raise Problem(404, "Not found", f"the run asks nothing under {interrupt_id[:80]!r}")
-
-        service.check_answer(known, value)
+        run = await located(execution_id, caller)
+        await asked(run, interrupt_id, value)
         key = None if delivery is None else f"{hook.name}:{delivery}"[:255]
-        return _answered(await desk.answer(execution, interrupt_id, value, caller, key))
+        return _answered(await desk.control.answer(run, interrupt_id, value, caller, key))
 
     return router
+
+
+def _unfit(error: RequestValidationError) -> Problem:
+    wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    return Problem(422, "The request does not fit", "; ".join(wrong)[:1_000])
 
 
 def _answered(answered: Answered) -> Response:

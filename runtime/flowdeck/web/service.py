@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -20,6 +20,7 @@ from flowdeck.web.desk import Desk
 from flowdeck.web.feed import Translate
 from flowdeck.web.problems import Problem
 from flowdeck.web.routes import flow_routes
+from flowdeck.web.signals import on_stop_signals
 from flowdeck.web.socket import socket_routes
 from flowdeck.web.webhooks import Webhook
 
@@ -93,12 +94,13 @@ class FlowService:
         self.origins = frozenset(origins)
         self.stopping = asyncio.Event()
         self._router: APIRouter | None = None
+        self._entered = 0
 
     @property
     def router(self) -> APIRouter:
-        """The routes, for ``app.include_router``. The application's lifespan must enter :meth:`lifespan`."""
+        """The routes, for ``app.include_router``; with them comes :meth:`lifespan`."""
         if self._router is None:
-            router = APIRouter()
+            router = APIRouter(lifespan=self.lifespan)
             for flow in self.desk.flows.values():
                 router.include_router(flow_routes(self, flow))
 
@@ -109,14 +111,26 @@ class FlowService:
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """Open the store and take up what was left behind; at the end let it go."""
-        self.stopping.clear()
-        await self.desk.open()
+        """Open the store and take up what was left behind; at the end let it go. It may be entered more than once.
+
+        A server waits for its open connections before it lets an application know that it stops, so Ctrl-C and SIGTERM
+        end the event streams here.
+        """
+        self._entered += 1
         try:
-            yield
+            if self._entered > 1:
+                yield
+                return
+
+            self.stopping.clear()
+            await self.desk.open()
+            with on_stop_signals(asyncio.get_running_loop(), self.stop):
+                yield
         finally:
-            self.stop()
-            await self.desk.close()
+            self._entered -= 1
+            if self._entered == 0:
+                self.stop()
+                await self.desk.close()
 
     def stop(self) -> None:
         """End every event stream and WebSocket, so that a server may shut down. On the service's event loop."""
@@ -124,17 +138,21 @@ class FlowService:
 
     def app(self, **options: Any) -> FastAPI:
         """Return an application of the flows alone. ``options`` go to :class:`fastapi.FastAPI`."""
-        app = FastAPI(**{"title": "Flowdeck", "lifespan": self.lifespan, **options})
+        app = FastAPI(**{"title": "Flowdeck", **options})
         app.include_router(self.router)
         return app
 
     def run(self, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
-        """Serve until Ctrl-C. Needs uvicorn.
+        """Serve until Ctrl-C. Needs uvicorn, which gets ``options``.
+
+        Clients that do not finish their headers, or do not read, are cut off (:mod:`flowdeck.web.serving`).
 
         Raises:
             ValueError: the address is open to other machines, and nobody asks who they are.
         """
         import uvicorn
+
+        from flowdeck.web.serving import bounded_protocol
 
         app = self.app()
         if is_loopback(host):
@@ -145,7 +163,9 @@ class FlowService:
                 f"{host} is reachable from other machines: give FlowService(auth=...), or serve on 127.0.0.1"
             )
 
-        _server(uvicorn.Config(app, host=host, port=port, **options), self).run()
+        given = {"http": bounded_protocol(2 * self.stall + 1.0), "timeout_graceful_shutdown": 2, **options}
+        with suppress(KeyboardInterrupt):  # uvicorn stops by it, and raises it again when all is closed
+            uvicorn.Server(uvicorn.Config(app, host=host, port=port, **given)).run()
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
@@ -182,17 +202,3 @@ def _by_rules(product: ProductMapper) -> Translate:
         return event.model_copy(update=known)
 
     return translate
-
-
-def _server(config: Any, service: FlowService) -> Any:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        """Ends the event streams as soon as a signal comes; otherwise it would wait for their clients."""
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            """Begin to shut down."""
-            service.stop()
-            super().handle_exit(sig, frame)
-
-    return Server(config)

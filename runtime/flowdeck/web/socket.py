@@ -18,19 +18,22 @@ in ``data``; the connection and the other requests go on.
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import msgspec
 from fastapi import APIRouter, Depends, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
+from flowdeck.durable import ExecutionRow
+from flowdeck.triggerflow import TriggerFlow
 from flowdeck.web.access import Access, Caller, caller_of, check_origin, dependency_for
 from flowdeck.web.bodies import parse
+from flowdeck.web.desk import Run
 from flowdeck.web.feed import Position, encode_item, feed
 from flowdeck.web.problems import Problem, problem_of
 from flowdeck.web.schemas import OUTCOMES
-from flowdeck.web.views import shown_run
+from flowdeck.web.views import shown_row, shown_run
 
 if TYPE_CHECKING:
     from flowdeck.web.service import FlowService
@@ -114,6 +117,7 @@ class _Connection:
         self._callers = callers
         self._tasks: dict[str | int, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
+        self._over = False
 
     async def serve(self) -> None:
         """Take requests until the client leaves or the service stops."""
@@ -123,6 +127,7 @@ class _Connection:
         try:
             await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._over = True
             tasks = [receiving, stopping, *self._tasks.values()]
             for task in tasks:
                 task.cancel()
@@ -184,7 +189,7 @@ class _Connection:
         try:
             await self._handle(asked, self._callers[_ACCESS[asked.op]])
         except asyncio.CancelledError:
-            if not self._service.stopping.is_set() and asyncio.current_task().cancelling() <= 1:  # type: ignore[union-attr]
+            if not self._over:
                 await self._tell(asked.id, "forgotten", None)
 
             raise
@@ -205,29 +210,34 @@ class _Connection:
             service.check_input(flow, asked.input)
             execution, new = await desk.start(flow, asked.input, caller, key=asked.key, task_id=asked.task_id)
             await self._tell(asked.id, "accepted", {"execution_id": execution.id, "new": new})
-            await self._follow(asked, execution)
+            await self._follow(asked, execution, flow, caller)
             return
 
-        found = await desk.find(flow, asked.execution_id, caller)
+        found = await desk.locate(flow, asked.execution_id, caller)
         if found is None:
             raise Problem(404, "Not found", f"flow {flow.name!r} has no run {asked.execution_id[:80]!r}")
 
         if asked.op == "follow":
-            await self._follow(asked, found)
+            await self._follow(asked, found, flow, caller)
         elif asked.op == "status":
-            await self._tell(asked.id, "run", shown_run(found, flow.name, service.expose_errors))
+            if isinstance(found, ExecutionRow):
+                shown = shown_row(found, await desk.control.interrupts(found))
+            else:
+                shown = shown_run(found, flow.name, service.expose_errors)
+
+            await self._tell(asked.id, "run", shown)
         else:
             await self._act(asked, found, caller)
 
-    async def _act(self, asked: Asked, execution: TriggerFlowExecution, caller: Caller) -> None:
-        service, desk = self._service, self._service.desk
+    async def _act(self, asked: Asked, execution: Run, caller: Caller) -> None:
+        service, control = self._service, self._service.desk.control
         if asked.op == "answer":
-            known = execution.get_interrupt(asked.interrupt_id)
+            known = await control.interrupt(execution, asked.interrupt_id)
             if known is None:
                 raise Problem(404, "Not found", f"the run asks nothing under {asked.interrupt_id[:80]!r}")
 
             service.check_answer(known, asked.value)
-            answered = await desk.answer(execution, asked.interrupt_id, asked.value, caller, asked.key)
+            answered = await control.answer(execution, asked.interrupt_id, asked.value, caller, asked.key)
         elif asked.op == "intervene":
             body = {
                 "payload": asked.payload,
@@ -235,9 +245,9 @@ class _Connection:
                 "note": asked.note,
                 "metadata": asked.metadata,
             }
-            answered = await desk.intervene(execution, body, caller)
+            answered = await control.intervene(execution, body, caller)
         else:
-            answered = await desk.cancel(execution, asked.reason, caller)
+            answered = await control.cancel(execution, asked.reason, caller)
 
         status, title = OUTCOMES.get(answered.outcome, (409, "Not possible now"))
         if status >= 400:
@@ -245,13 +255,17 @@ class _Connection:
 
         await self._tell(asked.id, "answered", {"outcome": answered.outcome, "detail": answered.detail})
 
-    async def _follow(self, asked: Asked, execution: TriggerFlowExecution) -> None:
+    async def _follow(self, asked: Asked, run: Run, flow: TriggerFlow, caller: Caller) -> None:
         try:
             after = Position.parse(asked.after)
         except ValueError as error:
             raise Problem(422, "Bad position", str(error)) from None
 
         service = self._service
+        execution = await service.desk.find(flow, run.id, caller) if isinstance(run, ExecutionRow) else run
+        if execution is None:
+            raise Problem(404, "Not found", f"flow {flow.name!r} has no run {run.id!r} any more")
+
         frames = feed(
             execution,
             after,
@@ -260,9 +274,10 @@ class _Connection:
             translate=service.translate,
             heartbeat=service.heartbeat,
         )
-        async for batch in frames:
-            for frame in batch:
-                await self._tell(asked.id, frame.event, frame.data, str(frame.position))
+        async with aclosing(frames):
+            async for batch in frames:
+                for frame in batch:
+                    await self._tell(asked.id, frame.event, frame.data, str(frame.position))
 
     def _flow(self, asked: Asked) -> TriggerFlow:
         flows = self._service.desk.flows

@@ -19,14 +19,19 @@ _log = logging.getLogger("flowdeck.web")
 
 RETRY_MS: Final = 1_000
 """After so long a browser connects again."""
+CHUNK_BYTES: Final = 65_536
+"""So much is encoded for one client at a time."""
+FINISH_SECONDS: Final = 1.0
+"""How long the end of a stream may take to leave; a server that stops waits for it."""
 
 
 class EventStream(Response):
     """Sends frames as they come.
 
     An item is an unnamed event (``onmessage``); the feed's own frames are named. Every event has an ``id``, which the
-    browser sends back as ``Last-Event-ID``. A client that takes nothing for ``stall`` seconds is let go with a
-    ``dropped`` event as the last thing in its buffer: what it has missed it gets when it comes back.
+    browser sends back as ``Last-Event-ID``. A client that takes nothing for ``stall`` seconds is let go: nothing more
+    is read for it, and if it begins to read within as long again, it finds ``dropped`` as the last event. What it has
+    missed it gets when it comes back.
     """
 
     media_type = "text/event-stream"
@@ -66,34 +71,47 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with aclosing(self._frames) as frames:
-            body = f"retry: {RETRY_MS}\n\n".encode()
-            await self._chunk(send, body)
+            if not await self._chunk(send, f"retry: {RETRY_MS}\n\n".encode()):
+                return
+
             async for batch in frames:
-                body = b"".join(map(_encoded, batch)) if batch else b": alive\n\n"
-                if not await self._chunk(send, body):
-                    return
+                if not await self._batch(send, batch):
+                    break
+            else:
+                return
+
+        _log.info("a client of an event stream took nothing for %g s and was let go", self._stall)
+        reason = {"reason": f"nothing was read for {self._stall:g} s; connect again to go on"}
+        await self._chunk(send, b"event: dropped\ndata: " + encode_item(reason) + b"\n\n")
+
+    async def _batch(self, send: Send, batch: list[Frame]) -> bool:
+        waiting = [] if batch else [b": alive\n\n"]
+        size = 0
+        for frame in batch:
+            encoded = _encoded(frame)
+            waiting.append(encoded)
+            size += len(encoded)
+            if size >= CHUNK_BYTES:
+                if not await self._chunk(send, b"".join(waiting)):
+                    return False
+
+                waiting, size = [], 0
+
+        return not waiting or await self._chunk(send, b"".join(waiting))
 
     async def _chunk(self, send: Send, body: bytes) -> bool:
+        """Hand over what there is; tell whether the client made room for it in time."""
         try:
             async with asyncio.timeout(self._stall):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except TimeoutError:
-            _log.info("a client of an event stream took nothing for %g s and was let go", self._stall)
-            reason = {"reason": f"nothing was read for {self._stall:g} s; connect again to go on"}
-            body = b"event: dropped\ndata: " + encode_item(reason) + b"\n\n"
-            try:
-                async with asyncio.timeout(0.1):
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-            except TimeoutError:
-                pass
-
             return False
 
         return True
 
     async def _finish(self, send: Send) -> None:
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(FINISH_SECONDS):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (TimeoutError, OSError):
             pass

@@ -6,7 +6,7 @@ from typing import Any
 
 from flowdeck.durable import ExecutionRow
 from flowdeck.triggerflow import TriggerFlowExecution
-from flowdeck.web.desk import interrupts_of
+from flowdeck.web.control import interrupts_of
 from flowdeck.web.feed import run_problem
 
 __all__ = ["RUN_SCHEMA", "shown_row", "shown_run"]
@@ -51,8 +51,8 @@ def shown_run(execution: TriggerFlowExecution, flow_name: str, expose: bool) -> 
     return shown
 
 
-def shown_row(row: ExecutionRow) -> dict[str, Any]:
-    """Return a run that another process has."""
+def shown_row(row: ExecutionRow, interrupts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a run that is not in memory, and has not ended: it is parked, or with another server."""
     return {
         "execution_id": row.id,
         "flow": row.flow_name,
@@ -60,5 +60,5 @@ def shown_row(row: ExecutionRow) -> dict[str, Any]:
         "task_id": row.task_id,
         "started_at": row.started_us / 1e6,
         "ended_at": None if row.finished_us is None else row.finished_us / 1e6,
-        "interrupts": [],
+        "interrupts": interrupts,
     }

@@ -1,0 +1,31 @@
+"""Review a contract. While the model reads it, somebody hears of a newer price table."""
+
+import asyncio
+
+from flowdeck.interaction import ProductMapper
+
+from .flow import flow
+
+CONTRACT = """\
+1. Prices are those of the price table in attachment B.
+2. Delivery is within six weeks.
+"""
+
+
+async def main() -> None:
+    execution = flow.create_execution(auto_close_timeout=0, task_id="contract-17")
+    running = asyncio.create_task(execution.async_start({"document": CONTRACT}))
+    async for event in ProductMapper().follow(execution):
+        print(f"{event.status:9} {event.title or event.event_type}")
+        if event.event_type == "reading":
+            newer = {"text": "Attachment A is the latest price table."}
+            await execution.async_intervene(newer, author="ann", target="before_risk")
+
+    state = await running
+    print(state["risk"])
+    for item in execution.result.get_interventions():
+        print(item["author"], item["status"], sorted(item["consumers"]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

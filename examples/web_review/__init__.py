@@ -1,0 +1,1 @@
+"""The document review as a web page: start, watch the stages, approve."""
