@@ -3,6 +3,7 @@
 #   make test       the test suite (under 6 minutes on 2 cores)
 #   make check      lint, types, import contracts
 #   make release    the evaluation suites of the examples, replayed from tapes (seconds)
+#   make record     the examples' tapes and the pictures of their traces, anew from real runs
 #   make test-all   the slow lanes too: full kill counts, full simulations
 #   make bench      what a step, an event and a pause cost here, beside the bare limits and other engines
 #                   (ONLY=W1,W4 or ONLY=core,otlp and PEERS=burr,langgraph choose); writes benchmarks/RESULTS.md
@@ -22,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check lint types contracts format test release test-all bench bench-quick docs screenshots clean
+.PHONY: help install demo check lint types contracts format test release record test-all bench bench-quick docs screenshots clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -68,7 +69,7 @@ test: $(STAMP)
 
 # What the examples promise, checked by our own evaluation tool; the verdict is the exit code.
 release: $(STAMP)
-	@store=$$(mktemp -d) && { $(BIN)/python -m flowdeck_evals run examples --tag release --quiet --store "$$store"; \
+	@store=$$(mktemp -d) && { env -u FLOWDECK_MODEL $(BIN)/python -m flowdeck_evals run examples --tag release --quiet --store "$$store"; \
 		code=$$?; rm -rf "$$store"; exit $$code; }
 
 test-all: $(STAMP)
@@ -88,6 +89,9 @@ docs: $(STAMP)
 	$(BIN)/python -m docs.command_reference
 	$(BIN)/python -m docs.sql_reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
+record: $(STAMP)
+	env -u FLOWDECK_MODEL $(BIN)/python -m examples.record
 
 screenshots: $(STAMP)
 	$(BIN)/python -m docs.screenshots

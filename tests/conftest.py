@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("FLOWDECK_PUBLISH", "off")  # no child processes behind the tests' backs
+os.environ.pop("FLOWDECK_MODEL", None)  # the examples' tapes are of the model on this machine
 
 REAL_TIME = ("devtools", "e2e", "durable", "otlp", "sinks")
 """Folders whose tests drive real processes, terminals and clocks."""

@@ -208,8 +208,8 @@ class Runtime:
         """Make every execution created from now on durable; no flow changes.
 
         Args:
-            store: a directory; ``None`` for ``FLOWDECK_STORE``, else ``./.flowdeck``; or an execution store such as
-                :class:`flowdeck.durable.MemoryStore`.
+            store: a directory; ``None`` for ``FLOWDECK_STORE``, else ``./.flowdeck``; the URL of a PostgreSQL store; or
+                an execution store such as :class:`flowdeck.durable.MemoryStore`.
             durability: ``"full"`` survives a power cut, ``"process"`` a killed process, ``"exit"`` commits only when a
                 run parks or ends.
             retention: forget finished executions by this policy.

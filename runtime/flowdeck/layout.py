@@ -91,7 +91,8 @@ FILE_MODE: Final = 0o600
 DEFAULT_STORE: Final = ".flowdeck"
 
 _OURS: Final = frozenset(
-    {"journal", "parts", "days", "blobs", "writers", "quarantine", "cursors"}
+    {"journal", "parts", "days", "blobs", "writers", "quarantine", "cursors", "artifacts"}
+    | {"runs"}  # where the documents put the workspaces of tasks
     | {"publish.lock", "keeper.lock", "publish.json", "absences.json"}
 )
 _OUR_PREFIXES: Final = ("store.json", "state.db", "observe.duckdb", ".")
@@ -271,8 +272,18 @@ class Layout:
 
 
 def resolve_store(explicit: str | os.PathLike[str] | None = None) -> Path:
-    """Return the store's absolute path: ``explicit``, else ``FLOWDECK_STORE``, else ``./.flowdeck``."""
+    """Return the store's absolute path: ``explicit``, else ``FLOWDECK_STORE``, else ``./.flowdeck``.
+
+    Raises:
+        StoreError: it is the URL of a database; events are kept in a directory.
+    """
     chosen = explicit or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+    if str(chosen).startswith(("postgresql://", "postgres://")):
+        raise StoreError(
+            "events are kept in a directory, only executions can be in PostgreSQL: give the URL to "
+            "runtime.use_store(url), or in FLOWDECK_EXECUTIONS, and a directory here"
+        )
+
     return Path(chosen).expanduser().absolute()
 
 

@@ -89,7 +89,9 @@ def _of_framework(kind: str, item: dict[str, Any], execution_id: str, task_id: s
 
     payload = record.get("payload")
     said = payload if isinstance(payload, dict) else {}
-    title = next((said[key] for key in ("title", "question", "message") if isinstance(said.get(key), str)), None)
+    asked = item["action"] in ("pause", "project")  # the question is no title of its answer
+    titles = [said.get(key) for key in ("title", "question", "message")] if asked else []
+    title = next((each for each in titles if isinstance(each, str)), None)
     stage, artifact = said.get("stage"), said.get("artifact_ref")
     event_type, status = found
     return ProductEvent(

@@ -244,13 +244,17 @@ def test_sql_as_a_table_stops_at_a_bound(flows: Shell) -> None:
         ("  ", "the query is empty"),
     ],
 )
-def test_bad_sql_is_one_line(flows: Shell, query: str, said: str) -> None:
-    """An SQL error is one line that names what is wrong."""
+def test_bad_sql_is_one_error(flows: Shell, query: str, said: str) -> None:
+    """An SQL error is one line that names what is wrong, with the place below it where there is one; no traceback."""
     flows.ok("run", "flows:doubling", "--input", "1")
     done = flows.run("sql", query)
     assert done.returncode in (1, 2)
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    first, *place = done.stderr.splitlines()
+    assert said in first
+    if place:
+        line, caret = place
+        assert line.strip() == f"LINE 1: {query}"
+        assert line[caret.index("^") :].startswith(said)
 
 
 def test_sql_cannot_change_the_store(flows: Shell) -> None:

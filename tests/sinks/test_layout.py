@@ -124,6 +124,12 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 
 
+def test_workspaces_of_tasks_may_be_there_before_the_store(tmp_path: Path) -> None:
+    """A directory in which a task has opened its workspace still becomes a store."""
+    (tmp_path / "runs" / "t-17").mkdir(parents=True)
+    assert Layout.create(tmp_path).store_json.exists()
+
+
 @pytest.mark.parametrize(("number", "error"), [(FORMAT + 1, StoreTooNew), (FORMAT - 2, StoreTooOld)])
 def test_formats_out_of_reach_are_refused(tmp_path: Path, number: int, error: type[Exception]) -> None:
     """A newer store names the upgrade, an older one than N-1 the way round, and nothing is written."""
