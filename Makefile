@@ -87,6 +87,7 @@ docs: $(STAMP)
 	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/python -m docs.event_reference
 	$(BIN)/python -m docs.command_reference
+	$(BIN)/python -m docs.filter_reference
 	$(BIN)/python -m docs.sql_reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 

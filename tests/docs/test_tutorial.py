@@ -22,8 +22,8 @@ class Block(NamedTuple):
     text: str
 
 
-def blocks() -> Iterator[Block]:
-    for found in _BLOCK.finditer(TUTORIAL.read_text(encoding="utf-8")):
+def blocks(page: Path = TUTORIAL) -> Iterator[Block]:
+    for found in _BLOCK.finditer(page.read_text(encoding="utf-8")):
         yield Block(found[1], found[2] or "", found[3])
 
 

@@ -7,7 +7,9 @@ import difflib
 import pytest
 from tests.packaging.public_api import SNAPSHOT, described
 
-from docs import command_reference, event_reference
+from docs import command_reference, event_reference, filter_reference
+
+REFERENCES = [event_reference, command_reference, filter_reference]
 
 
 def test_the_public_api_is_the_one_written_down() -> None:
@@ -16,7 +18,7 @@ def test_the_public_api_is_the_one_written_down() -> None:
     assert kept == now, "\n".join(difflib.unified_diff(kept.splitlines(), now.splitlines(), lineterm="", n=0))
 
 
-@pytest.mark.parametrize("reference", [event_reference, command_reference], ids=["events", "commands"])
+@pytest.mark.parametrize("reference", REFERENCES, ids=["events", "commands", "filters"])
 def test_a_reference_is_what_the_code_says(reference: object) -> None:
-    """`make docs` writes the references of events and commands anew."""
+    """`make docs` writes the references anew."""
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page()  # type: ignore[attr-defined]

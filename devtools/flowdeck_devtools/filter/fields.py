@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-__all__ = ["COSTS", "FIELDS", "NUMERIC", "TOKENS", "FilterError", "field_of", "level", "moment", "number"]
+__all__ = ["ALIASES", "COSTS", "FIELDS", "NUMERIC", "TOKENS", "FilterError", "field_of", "level", "moment", "number"]
 
 FIELDS: dict[str, str] = {
     "kind": "event type, or kind of run",
@@ -43,7 +43,7 @@ FIELDS: dict[str, str] = {
 TOKENS = (("usage", "total_tokens"), ("meta", "usage", "total_tokens"), ("total_tokens",))
 """Where in a payload the tokens of a call may stand."""
 COSTS = (("cost",), ("usage", "cost"), ("meta", "usage", "cost"), ("cost_usd",))
-_ALIASES = {
+ALIASES = {
     "tags": "tag",
     "tokens": "tok",
     "type": "kind",
@@ -55,6 +55,7 @@ _ALIASES = {
     "time": "ts",
     "since": "last",
 }
+"""Other names of fields, and the field each means."""
 NUMERIC = frozenset({"attempt", "dur", "waiting", "seq", "events", "errors", "tok", "cost"})
 _SPANS = frozenset({"dur", "waiting"})
 
@@ -73,7 +74,7 @@ def field_of(name: str, column: int) -> str:
     Raises:
         FilterError: there is no such field.
     """
-    field = _ALIASES.get(name.lower(), name.lower())
+    field = ALIASES.get(name.lower(), name.lower())
     if field in FIELDS:
         return field
     head, dot, path = name.partition(".")
