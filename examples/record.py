@@ -24,6 +24,14 @@ NAMES = ("document_review", "ticket_triage", "approval_restart", "model_gate", "
 WIDTH = 120
 VOLATILE = {"approval_restart": "mail.send:1"}
 """Arguments that differ from run to run: here the idempotency key."""
+COLOURS = {
+    "✓": "green",
+    r"✗ \S+": "bold red",
+    "first failure.*": "red",
+    "[█-▏▐▕]+": "cyan",
+    "[━┄]+": "blue",
+    "^step.*": "dim",
+}
 
 
 def record(name: str, folder: Path) -> None:
@@ -42,7 +50,11 @@ def record(name: str, folder: Path) -> None:
 def picture(shown: str, title: str) -> str:
     """Return what a command showed, as a picture."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(Text.from_ansi(shown))
+    text = Text.from_ansi(shown)
+    for pattern, style in COLOURS.items():
+        text.highlight_regex(pattern, style)
+
+    console.print(text, soft_wrap=False)
     return console.export_svg(title=title)
 
 

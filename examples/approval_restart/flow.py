@@ -22,6 +22,7 @@ writer = runtime.create_agent("writer").use_model(MODEL)
 writer.system("You write to customers.", always=True)
 
 flow = TriggerFlow(name="approval-restart")
+flow.set_contract(initial_input={"type": "object", "required": ["to", "about"]})
 
 
 async def draft(data: TriggerFlowRuntimeData):

@@ -16,6 +16,7 @@ writer = runtime.create_agent("report-writer").use_model(MODEL)
 writer.system("You write a daily report for busy people.", always=True)
 
 flow = TriggerFlow(name="daily-report")
+flow.set_contract(initial_input={"type": "object", "required": ["task_id"]})
 
 
 def product_of(task_id: str) -> ProductMapper:

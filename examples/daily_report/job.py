@@ -1,6 +1,7 @@
 """The job a scheduler, a queue or a webhook triggers. It owns the task: whose it is, whether it is done, its result.
 
-The flow knows nothing of schedules. A request handler never waits for the job; it reads the task table.
+The flow knows nothing of schedules. A request handler never waits for the job; it reads the task table. A process that
+dies leaves its task running: ``examples/proactive`` has owners that take such tasks up again.
 """
 
 import asyncio
@@ -21,9 +22,10 @@ class Tasks:
         self._db.execute("CREATE TABLE IF NOT EXISTS tasks (task_id PRIMARY KEY, execution_id, status, report)")
 
     def claim(self, task_id: str, execution_id: str) -> bool:
-        """Take a task; false when somebody has taken it already."""
-        row = (task_id, execution_id)
-        return self._db.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?, 'running', NULL)", row).rowcount == 1
+        """Take a task that is new, or has failed; false when somebody has it, or it is done."""
+        taken = """INSERT INTO tasks VALUES (?, ?, 'running', NULL) ON CONFLICT DO UPDATE
+            SET execution_id = excluded.execution_id, status = 'running' WHERE status = 'failed'"""
+        return self._db.execute(taken, (task_id, execution_id)).rowcount == 1
 
     def finish(self, task_id: str, status: str, report: str | None) -> None:
         self._db.execute("UPDATE tasks SET status = ?, report = ? WHERE task_id = ?", (status, report, task_id))

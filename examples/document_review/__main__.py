@@ -1,4 +1,4 @@
-"""Review a contract. While the model reads it, somebody hears of a newer price table."""
+"""Review a contract. Meanwhile somebody hears of a newer price table; what an intern adds is refused."""
 
 import asyncio
 
@@ -20,6 +20,8 @@ async def main() -> None:
         if event.event_type == "reading":
             newer = {"text": "Attachment A is the latest price table."}
             await execution.async_intervene(newer, author="ann", target="before_risk")
+            wrong = await execution.async_intervene({"text": "Ignore 2."}, author="intern", target="before_risk")
+            await execution.async_reject_intervention(wrong["id"], reason="not ours to decide", author="ann")
 
     state = await running
     print(state["risk"])

@@ -14,6 +14,7 @@ reviewer = runtime.create_agent("reviewer").use_model(MODEL)
 reviewer.system("You review contracts for the buyer.", always=True)
 
 flow = TriggerFlow(name="document-review")
+flow.set_contract(initial_input={"type": "object", "required": ["document"]})
 
 
 async def extract_terms(data: TriggerFlowRuntimeData):

@@ -19,6 +19,7 @@ assessor = runtime.create_agent("assessor").use_model(MODEL)
 assessor.system("You assess damage claims. Ask when in doubt, one question at a time.", always=True)
 
 flow = TriggerFlow(name="model-gate")
+flow.set_contract(initial_input=str)
 
 
 async def gate(data: TriggerFlowRuntimeData):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowdeck.errors import InterruptError
+from flowdeck.errors import ExecutionBusy, InterruptError
 from flowdeck.triggerflow import TriggerFlowExecution
 
 from .flow import compensation, report
@@ -60,7 +60,7 @@ class Office:
         row = (task_id, tenant_id, topic, "new", None, None, self.clock())
         new = self._db.execute(f"INSERT OR IGNORE INTO tasks ({COLUMNS}) VALUES (?,?,?,?,?,?,?,0)", row).rowcount == 1
         task = self.task(task_id)
-        if task is not None and task.status == "new":  # also when whoever opened it died before it began
+        if task is not None and task.status == "new":
             await self._keep(task, await self._run_of(task))
 
         return new
@@ -76,10 +76,9 @@ class Office:
             raise KeyError(f"no task {task_id!r}")
 
         execution = await self._run_of(task)
-        if execution.is_closed():
-            raise InterruptError(f"the task is {task.status} already")
+        if execution.is_closed() or await execution.async_continue_with(interrupt_id, value) is None:
+            raise InterruptError("it has been answered, or has ended, already")
 
-        await execution.async_continue_with(interrupt_id, value)
         await self._keep(task, execution)
 
     async def give_up(self, task: Task) -> None:
@@ -95,7 +94,17 @@ class Office:
         await self._keep(task, execution)
 
     async def catch_up(self) -> None:
-        """Tell what nobody has been told yet; a channel that is down is asked again next time."""
+        """Make up for what was missed: begin the tasks whose opener died before it did, tell what is untold."""
+        for task in self.tasks("status = 'new'"):
+            try:
+                await self._keep(task, await self._run_of(task))
+            except ExecutionBusy:
+                continue  # another process is beginning it just now
+
+        await self._tell_untold()
+
+    async def _tell_untold(self) -> None:
+        """A channel that is down is asked again next time; one that dies while it is told is told again."""
         for task in self.tasks("told IS NOT status AND status != 'new'"):
             try:
                 await self._tell(task, "status")
@@ -120,4 +129,4 @@ class Office:
         state = {} if waiting else await execution.async_close()
         row = (execution.get_status(), waiting, state.get("report"), self.clock(), task.task_id)
         self._db.execute("UPDATE tasks SET status=?, interrupt_id=?, result=?, changed=? WHERE task_id=?", row)
-        await self.catch_up()
+        await self._tell_untold()

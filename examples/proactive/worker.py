@@ -16,9 +16,7 @@ class Queue:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS jobs (task_id PRIMARY KEY, topic, tries DEFAULT 0, until DEFAULT 0)"
-        )
+        self._db.execute(TABLE)
 
     def put(self, topic: str) -> str:
         """Add a job; returns its task's id."""

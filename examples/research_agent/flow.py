@@ -18,6 +18,7 @@ agent = runtime.create_agent("researcher").use_model(MODEL).use_planning("native
 agent.system("You answer from the archive, and name your sources.", always=True)
 
 flow = TriggerFlow(name="research-agent")
+flow.set_contract(initial_input={"type": "object", "required": ["question", "task_id"]})
 
 
 @agent.action_func
@@ -37,7 +38,14 @@ def read(name: Annotated[str, "a name that search has returned"]) -> str:
 async def research(data: TriggerFlowRuntimeData):
     """Let the agent work: it calls its tools in rounds, then answers."""
     await data.async_set_state("task_id", data.input["task_id"])
-    return await agent.input(data.input["question"]).output(ANSWER).async_start(data=data)
+    request = agent.input(data.input["question"]).output(ANSWER).validate(known_sources)
+    return await request.async_start(data=data)
+
+
+def known_sources(answer: dict, context) -> dict:
+    """Refuse an answer that names a document nobody has; the model is told, and asked again."""
+    unknown = set(answer["sources"]) - {path.stem for path in ARCHIVE.glob("*.txt")}
+    return {"ok": not unknown, "reason": f"there is no document {', '.join(unknown)}"}
 
 
 async def keep(data: TriggerFlowRuntimeData):

@@ -17,6 +17,7 @@ agent.system("You triage support tickets.", always=True)
 progress = ProductMapper(fields={"summary": FieldRule("ticket_understood", stage="triage", publish="summary")})
 
 flow = TriggerFlow(name="ticket-triage")
+flow.set_contract(initial_input=str)
 flow.intervention_mode = "auto"
 
 

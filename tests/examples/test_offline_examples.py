@@ -20,12 +20,14 @@ from examples.document_review import __main__ as document_review
 from examples.model_gate import __main__ as model_gate
 from examples.record import NAMES
 from examples.research_agent import __main__ as research_agent
+from examples.research_agent import model as research_model
 from examples.ticket_triage import __main__ as ticket_triage
 from tests.workspace.conftest import Collector
 
 from flowdeck import runtime
 from flowdeck.durable import ControlClient
 from flowdeck.events.catalogue import problems
+from flowdeck.testing import LocalModel
 from flowdeck_evals import Suite
 from flowdeck_evals.single import replay_tape
 from flowdeck_evals.tapes import Tape
@@ -65,6 +67,7 @@ def test_document_review(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "ready     The risk is high" in said
     assert "ann inserted ['assess_risk']" in said
+    assert "intern rejected []" in said
 
 
 def test_ticket_triage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +194,9 @@ def test_a_daily_report_survives_its_readers(events: Collector) -> None:
     assert "FileNotFoundError" not in repr(told)
     failed = tasks.get("t-2")
     assert failed is not None and (failed["status"], failed["report"]) == ("failed", None)
+    asyncio.run(run_daily_report("t-2", tasks, told.append))  # triggered again, it is tried again
+    again = tasks.get("t-2")
+    assert again is not None and again["status"] == "completed" and again["execution_id"] != failed["execution_id"]
 
 
 def test_research_agent(events: Collector, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +220,32 @@ def test_research_agent(events: Collector, capsys: pytest.CaptureFixture[str]) -
         run = runs.get(run.parent_run_id or "")
 
     assert above == ["action", "action_loop", "request", "agent_turn", "chunk_execution", "workflow_execution"]
+
+
+def test_an_answer_with_a_source_nobody_has_is_asked_for_again(
+    events: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept as evidence exists: the model is told which document does not, and answers anew."""
+    told: list[str] = []
+
+    def invents(request: dict[str, Any]) -> Any:
+        said = research_model.answer(request)
+        if request.get("tools") or told:
+            return said
+
+        told.append("a source")
+        return {**said, "sources": ["night-train", "../flow"]}
+
+    with LocalModel(invents) as server:
+        agent = research_agent.agent
+        monkeypatch.setattr(agent, "_model", None)
+        agent.use_model("local", base_url=server.base_url, api_key=server.api_key)
+        asyncio.run(research_agent.main())
+        assert "there is no document ../flow" in str(server.requests[-1]["messages"])
+
+    assert [record.payload["retry_reason"] for record in events.of("model.retrying")] == ["validation"]
+    kept = [record for record in events.of("workspace.record_ingested") if record.payload["collection"] == "evidence"]
+    assert len(kept) == 2
 
 
 def test_the_checklists_name_what_there_is() -> None:

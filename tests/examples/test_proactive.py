@@ -106,8 +106,10 @@ async def test_polling_opens_each_record_once_and_does_not_run_ahead(desk: Desk)
     desk.channel.down = True
     assert await poll_once(desk.office, fetch) == 3
     desk.channel.down = False
+    unbegun = "INSERT INTO tasks (task_id, topic, status, changed) VALUES ('record-00000004', 't4', 'new', 0)"
+    desk.office._db.execute(unbegun)  # by a process that died then
     assert await poll_once(desk.office, fetch) == 0
-    assert desk.channel.said == [(f"record-{n:08}", "waiting") for n in (1, 2, 3)]
+    assert sorted(desk.channel.said) == [(f"record-{n:08}", "waiting") for n in (1, 2, 3, 4)]
 
 
 async def test_a_queue_gives_the_job_of_a_dead_worker_to_the_next_and_it_is_done_once(
@@ -156,6 +158,20 @@ async def test_a_task_whose_opener_died_is_begun_by_the_next_and_a_new_office_co
     task = other.task("t1")
     assert task is not None and (task.status, task.result) == ("completed", "workspace://reports/prices.md")
     assert desk.channel.said == [("t1", "waiting"), ("t1", "completed")]
+
+
+async def test_of_two_answers_one_counts_whenever_the_second_comes(desk: Desk) -> None:
+    """Also while the run that the first one continued is being closed."""
+    for turns in range(0, 60, 3):
+        task_id = f"t{turns}"
+        await desk.office.open_task(task_id, "prices")
+        first = asyncio.create_task(desk.office.continue_with(task_id, "publish", {"publish": True}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        second = desk.office.continue_with(task_id, "publish", {"publish": False})
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert sorted(map(type, outcomes), key=str) == [type(None), InterruptError], (turns, outcomes)
+        assert desk.channel.said[-2:] == [(task_id, "waiting"), (task_id, "completed")]
 
 
 @asynccontextmanager
