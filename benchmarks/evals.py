@@ -1,10 +1,11 @@
-"""What the eval harness costs, beside other runners: ``python -m benchmarks.evals [--install] [NAME …]``.
+"""What the eval harness costs, beside other runners: ``python -m benchmarks.evals [--install] [--store DIR] [NAME …]``.
 
 1,000 trivial cases: an async task returns its input, one exact check, 16 at a time where the runner can. CPU per case
 is the slope between 1 and 1,000 cases; each figure is the best of a few in a process of its own (CPU time, so that
 neighbours matter less). Only ours and inspect_ai keep results. Peers live in ``benchmarks/.envs``.
 
-Further lines: a flow replayed from a tape, assertions over histories that are loaded, and ``evals list`` as a process.
+Further lines: a flow replayed from a tape, assertions over histories that are loaded, ``evals list`` and ``evals
+compare`` as processes, and mining, of a million stored runs or of the store that ``--store`` names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -37,6 +39,8 @@ ABOUT = {
     "flowdeck_recorded": "the flow replayed from a tape, one call, results and its events stored",
     "flowdeck_history": "assertions over loaded histories",
     "flowdeck_list": "evals list, a process of its own",
+    "flowdeck_compare": "evals compare of two sessions of 10,000 cases, a process of its own",
+    "flowdeck_mine": "mining a million stored runs: failures, slow ones, answered ones",
     "pydantic_evals": "nothing stored",
     "inspect_ai": "log written",
     "agently_devtools": "the reference's runner, bare callable, nothing observed or stored",
@@ -154,9 +158,57 @@ def flowdeck_list() -> dict[str, float]:
     return found
 
 
-def _child(argv: list[str], folder: str) -> float:
+def flowdeck_compare() -> dict[str, float]:
+    """CPU and wall of the process: one round each, and five rounds of which some fail on either side."""
+    from flowdeck_evals.session_files import SessionFile, write_session
+
+    rng = random.Random(1)
+    found = {}
+    for name, rounds in (("one_round", 1), ("five_rounds", 5)):
+        with tempfile.TemporaryDirectory() as folder:
+            for session in ("a", "b"):
+                rows: dict[str, list[Any]] = {}
+                for n in range(10_000):
+                    passed = sum(rng.random() < 0.95 for _ in range(rounds))
+                    state = "passed" if passed == rounds else "failed"
+                    wall = int(rng.lognormvariate(9, 1))
+                    rows[f"c{n}"] = [f"{n:024x}", state, passed, rounds, False, False, "many.jsonl", n, wall]
+
+                body = SessionFile(session, 0, {"many": "many.jsonl"}, None, rounds, {}, code=1, cases={"many": rows})
+                write_session(Path(folder) / "store", body)
+
+            argv = [sys.executable, "-m", "flowdeck_evals", "compare", "a", "b"]
+            begun = time.perf_counter()
+            found[f"{name}_ms"] = min(_child(argv, folder, (0, 1)) for _ in range(5))
+            found[f"{name}_wall_ms"] = (time.perf_counter() - begun) / 5 * 1e3
+
+    return found
+
+
+def flowdeck_mine() -> dict[str, float]:
+    """Seconds for all three questions at once; two threads of DuckDB."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks import store_make
+    from flowdeck_evals.mining import mine
+    from flowdeck_sinks.store import query
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = os.environ.get("FLOWDECK_BENCH_STORE") or f"{folder}/store"
+        if not os.environ.get("FLOWDECK_BENCH_STORE"):
+            store_make.make(Path(store), 2_880_000)
+
+        ((executions, runs),) = query(store, "SELECT count(DISTINCT execution_id), count(DISTINCT run_id) FROM events")
+        begun = time.process_time(), time.perf_counter()
+        clusters = mine(store)
+        cpu, wall = time.process_time() - begun[0], time.perf_counter() - begun[1]
+
+    return {"runs": runs, "executions": executions, "clusters": len(clusters), "cpu_s": cpu, "wall_s": wall}
+
+
+def _child(argv: list[str], folder: str, codes: tuple[int, ...] = (0,)) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"FLOWDECK_STORE": f"{folder}/store"})
+    environ = os.environ | {"FLOWDECK_STORE": f"{folder}/store"}
+    assert subprocess.run(argv, stdout=subprocess.DEVNULL, env=environ).returncode in codes
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
 
@@ -249,7 +301,11 @@ def main() -> None:
         print(json.dumps({key: round(value, 4) for key, value in found.items()}))
         return
 
-    wanted = [name for name in sys.argv[1:] if not name.startswith("-")] or list(ABOUT)
+    given = sys.argv[1:]
+    if "--store" in given:
+        os.environ["FLOWDECK_BENCH_STORE"] = str(Path(given.pop(given.index("--store") + 1)).resolve())
+
+    wanted = [name for name in given if not name.startswith("-")] or list(ABOUT)
     for name in wanted:
         python = _python(name, "--install" in sys.argv)
         label = f"{name:18} {ABOUT[name]:75}"

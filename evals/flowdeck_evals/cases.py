@@ -35,11 +35,12 @@ class Place(NamedTuple):
 class Need(NamedTuple):
     """How many of a case's rounds must pass.
 
-    ``kind`` is ``"all"``, ``"count"`` (at least ``amount`` of ``of`` rounds; fewer rounds than ``of`` are too few) or
-    ``"pass^k"`` (the unbiased estimate that ``of`` rounds in a row pass is at least ``amount``).
+    ``kind`` is ``"all"``, ``"count"`` (at least ``amount`` of ``of`` rounds; fewer rounds than ``of`` are too few),
+    ``"pass^k"`` (the unbiased estimate that all of ``of`` rounds pass is at least ``amount``: reliability) or
+    ``"pass@k"`` (that at least one of them does: capability).
     """
 
-    kind: Literal["all", "count", "pass^k"]
+    kind: Literal["all", "count", "pass^k", "pass@k"]
     amount: float = 1.0
     of: int = 1
 
@@ -47,7 +48,7 @@ class Need(NamedTuple):
         if self.kind == "all":
             return "all"
 
-        return f"{self.amount:g}/{self.of}" if self.kind == "count" else f"pass^{self.of} >= {self.amount:g}"
+        return f"{self.amount:g}/{self.of}" if self.kind == "count" else f"{self.kind[:-1]}{self.of} >= {self.amount:g}"
 
 
 ALL: Final = Need("all")

@@ -31,7 +31,7 @@ __all__ = ["CASE", "COMPARATORS", "NEED", "SUITE", "json_schema"]
 
 COMPARATORS: Final = ("eq", "ne", "lt", "le", "gt", "ge", "in", "like", "regex", "any_of", "exists")
 ID: Final = r"[a-z0-9]+(?:-[a-z0-9]+)*"
-NEED: Final = r"all|[1-9]\d*/[1-9]\d*|pass\^[1-9]\d* ?>= ?(?:0?\.\d+|1(?:\.0+)?|0)"
+NEED: Final = r"all|[1-9]\d*/[1-9]\d*|pass[\^@][1-9]\d* ?>= ?(?:0?\.\d+|1(?:\.0+)?|0)"
 
 
 def _is_text(value: Any) -> bool:
@@ -245,7 +245,9 @@ _COMMON: Final[dict[str, Shape]] = {
     "timeout": Duration("A round that takes longer is cancelled."),
     "stub": Named(Anything(), "Per port tape, live or a value; clock: virtual; random: seed."),
     "need": Text(
-        "Rounds that must pass: all, 4/5, or pass^3 >= 0.9", pattern=NEED, example="all, 4/5 or pass^3 >= 0.9"
+        "Rounds that must pass: all, 4/5, pass^3 >= 0.9 (all of three) or pass@3 >= 0.9 (one of three)",
+        pattern=NEED,
+        example="all, 4/5, pass^3 >= 0.9 or pass@3 >= 0.9",
     ),
 }
 CASE: Final = Record(

@@ -55,6 +55,8 @@ class Verdict(msgspec.Struct):
     """By suite: sampled cases, and the smallest drop of their pass rate it can see (80 % power); none: too few."""
     advice: dict[str, tuple[int, float, float | None, float | None]] = {}
     """By suite and score: cases, mean, 95 % interval. Scores never block."""
+    part: tuple[int, int] | None = None
+    """``(2, 5)``: of the second part of five; the whole is judged when they are merged."""
 
     @property
     def ok(self) -> bool:
@@ -76,6 +78,7 @@ class Verdict(msgspec.Struct):
             "quarantined": self.quarantined,
             "sees": self.sees,
             "advice": self.advice,
+            "part": self.part,
         }
 
 
@@ -86,7 +89,7 @@ def judge(
     extra: Sequence[Reason] = (),
     without_baseline: bool = False,
     today: date | None = None,
-    part: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> Verdict:
     """Return the verdict over the suites of a session.
 
@@ -96,7 +99,8 @@ def judge(
         extra: what the session itself knows: interrupted, results lost, a time limit.
         without_baseline: rules that compare are left out on request (``--baseline none``).
         today: for the end of known failures.
-        part: it is one of several parts of a session (``--shard``): only whether it is complete is said.
+        part: it is one of several parts of a session (``--shard``), the second of five: what fails for sure is said,
+            and not what the other parts have a say in.
     """
     day = today or date.today()
     reasons = list(extra)
@@ -116,18 +120,21 @@ def judge(
         baseline = (baselines or {}).get(name)
         held = [one for one in cases if one.quarantine and date.fromisoformat(one.quarantine[2]) >= day]
         quarantined |= {f"{name}/{one.case_id}": _held(one) for one in held}
-        reasons += [] if part else _quarantine(cases, held, day, name, many)
+        reasons += [] if part is not None else _quarantine(cases, held, day, name, many)
         counted = [one for one in cases if one not in held] if held else cases
         reasons += _controls(counted, name, many)
         normal = [one for one in counted if not one.control]
         reasons += _completeness(normal, gate, name, many)
-        if part:
-            continue
-
         reasons += _deterministic(
             [one for one in normal if one.deterministic], gate, baseline, day, excused, name, many
         )
         sampled = [one for one in normal if not one.deterministic]
+        if part is not None:
+            if gate.pass_rate is None and gate.pass_rate_lower is None:  # every one must pass, in whatever part
+                reasons += [one for one in sampled_rules(sampled, gate, None, name, many)[0] if one.code]
+
+            continue
+
         compared = None if without_baseline or baseline is None or not baseline.cases else baseline
         settled, open_ = sampled_rules(sampled, gate, compared, name, many)
         reasons += settled
@@ -149,7 +156,7 @@ def judge(
 
     reasons += settle(tested)
     code = next((code for code in PRECEDENCE if any(one.code == code for one in reasons)), PASS)
-    return Verdict(code, reasons, dict(totals), excused, flaky, quarantined, sees, _advice(suites))
+    return Verdict(code, reasons, dict(totals), excused, flaky, quarantined, sees, _advice(suites), part)
 
 
 def _controls(cases: Sequence[CaseOutcome], name: str, many: bool) -> list[Reason]:

@@ -70,6 +70,10 @@ class Judge:
         self.__check_name__ = f"judge {body.get('name') or self.ask[:40]}"
         self._spec = str(body["model"])
         self._model = find_object(self._spec)
+        self.people: list[str] = []
+        """What people said of the examples; after :meth:`calibrate`."""
+        self.said: list[str] = []
+        """What the judge said of them."""
         self.examples: Path | None = folder / str(body["examples"]) if "examples" in body else None
         if strangers := set(self.passes) - set(self.labels):
             raise EvalError(f"{self.__check_name__}: {', '.join(sorted(strangers))}: not among its labels")
@@ -128,7 +132,8 @@ class Judge:
             except Exception:
                 said.append("none")  # agrees with nobody
 
-        kappa = cohen_kappa([one["label"] for one in people], said)
+        self.people, self.said = [str(one["label"]) for one in people], said
+        kappa = cohen_kappa(self.people, said)
         found = Calibration(len(people), kappa, self.identity())
         body = {"examples": found.examples, "kappa": kappa, "judge": found.judge, "ask": self.ask, "model": self._spec}
         self._file().write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

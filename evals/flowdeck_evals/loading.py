@@ -100,7 +100,7 @@ def load_document(path: Path) -> LoadedSuite:
 
 
 def parse_need(text: str) -> Need:
-    """Return what ``all``, ``4/5`` or ``pass^3 >= 0.9`` asks for; the text was checked against the format."""
+    """Return what ``all``, ``4/5``, ``pass^3 >= 0.9`` or ``pass@3 >= 0.9`` asks for; its form was checked before."""
     if text == "all":
         return ALL
 
@@ -108,8 +108,8 @@ def parse_need(text: str) -> Need:
         amount, _, of = text.partition("/")
         return Need("count", float(amount), int(of))
 
-    power, _, least = text.removeprefix("pass^").partition(">=")
-    return Need("pass^k", float(least), int(power))
+    rounds, _, least = text[len("pass^") :].partition(">=")
+    return Need("pass@k" if "@" in text else "pass^k", float(least), int(rounds))
 
 
 def case_hash(body: dict[str, Any], tape: Path | None) -> str:

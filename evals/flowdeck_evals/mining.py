@@ -39,27 +39,33 @@ class Cluster(NamedTuple):
     """Runs of this kind, whatever their path."""
 
 
-_FAILURES: Final = """
+_PRODUCTION: Final = """root_run_id NOT IN (SELECT run FROM (
+  SELECT payload ->> '$.run_id' AS run FROM events WHERE event_type = 'eval.round_finished') WHERE run IS NOT NULL)"""
+"""Rounds of evaluations are no production, though they may lie in the same store."""
+
+_FAILURES: Final = f"""
 SELECT execution_id, any_value(flow_name) AS flow, min(fingerprint) AS kind,
   any_value(coalesce(error_type, '') || ': ' || coalesce(shape, '')) AS said, max(ts) AS ts
-FROM errors WHERE event_type = 'triggerflow.execution_failed' AND execution_id IS NOT NULL
+FROM errors WHERE event_type = 'triggerflow.execution_failed' AND execution_id IS NOT NULL AND {_PRODUCTION}
 GROUP BY execution_id"""
 
-_SLOW: Final = """
+_SLOW: Final = f"""
 SELECT execution_id, flow, 'slow' AS kind, 'slow' AS said, ts
 FROM (
   SELECT execution_id, flow_name AS flow, ts, duration_ms,
     quantile_cont(duration_ms, 0.99) OVER (PARTITION BY flow_name) AS usual
   FROM events WHERE event_type = 'triggerflow.execution_completed' AND duration_ms IS NOT NULL
+    AND {_PRODUCTION}
 )
 WHERE duration_ms >= coalesce($slower_ms, usual)"""
 
-_ANSWERED: Final = """
+_ANSWERED: Final = f"""
 SELECT execution_id, any_value(flow_name) AS flow, coalesce(min(step_name), 'a person') AS kind,
   'answered at ' || coalesce(min(step_name), 'a person') AS said, max(ts) AS ts
 FROM events WHERE event_type = 'triggerflow.interrupt_raised' AND execution_id IS NOT NULL
   AND execution_id IN (SELECT execution_id FROM events
     WHERE event_type IN ('triggerflow.interrupt_answered', 'triggerflow.execution_resumed'))
+  AND {_PRODUCTION}
 GROUP BY execution_id"""
 
 _CANDIDATES: Final = """

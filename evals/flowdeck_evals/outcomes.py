@@ -10,7 +10,7 @@ import msgspec
 from flowdeck_evals.budgets import model_usage
 from flowdeck_evals.cases import ALL, Case, Need
 from flowdeck_evals.rounds import Round
-from flowdeck_evals.statistics.repeated import pass_power
+from flowdeck_evals.statistics.repeated import pass_at_k, pass_power
 
 __all__ = ["CaseOutcome", "RoundOutcome", "gather"]
 
@@ -158,4 +158,5 @@ def _enough(need: Need, passed: int, rounds: int) -> bool:
     if need.kind == "count":
         return rounds >= need.of and passed * need.of >= need.amount * rounds
 
-    return rounds >= need.of and pass_power(rounds, passed, need.of) >= need.amount
+    estimate = pass_at_k if need.kind == "pass@k" else pass_power
+    return rounds >= need.of and estimate(rounds, passed, need.of) >= need.amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def keep_run(
 
     Args:
         target: ``module:flow``; what the tape says when omitted.
-        case: its name; the flow's and the end of the run's id when omitted.
+        case: its name; the flow's and a hash of the run's id when omitted.
 
     Raises:
         RunNotKept: the run has not ended, nobody knows its target, the case is there already, or the suite would be
@@ -64,7 +65,7 @@ def keep_run(
 
     flow = name_of(str((tape.root.get("meta") or {}).get("flow_name") or target.partition(":")[2]))
     run = str(tape.root.get("run_id") or "")
-    case = case or f"{flow}-{name_of(run[-10:])}"
+    case = case or f"{flow}-{hashlib.blake2b(run.encode(), digest_size=5).hexdigest()}"
     file = folder / f"{prefix}-{flow}.yaml"
     before = file.read_text(encoding="utf-8") if file.exists() else None
     if before is not None and f"- case: {case}\n" in before:

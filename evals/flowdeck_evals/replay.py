@@ -277,7 +277,7 @@ class TapePorts(Ports):
 
     def _miss(self, cause: str, call: PortCall, why: str, entry: Call | None, args: Any = None) -> TapeMiss:
         source = caller()
-        message = f"{call.port}.{call.name} at {call.scope or '(no scope)'}: {why}"
+        message = f"{call.port}.{call.name} at {call.scope or '(no scope; in a chunk, hand data=data on)'}: {why}"
         finding = Finding(
             "missing" if cause == "lossy" else "divergence",
             f"{cause}: {message}",

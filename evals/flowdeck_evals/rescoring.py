@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,15 @@ __all__ = ["StoredRounds", "stored_rounds"]
 class StoredRounds:
     """Evidence by ``(suite, case id, round)``; a planner for the runner."""
 
-    def __init__(self, session_id: str, found: dict[tuple[str, str, int], Evidence | str]) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        found: dict[tuple[str, str, int], Evidence | str],
+        deterministic: Mapping[tuple[str, str], bool],
+    ) -> None:
         self.session_id = session_id
+        self.deterministic = deterministic
+        """What each case, by ``(suite, id)``, counted as."""
         self._found = found
         self._suite_of: dict[int, str] = {}
 
@@ -79,7 +87,8 @@ def stored_rounds(store: Path, file: SessionFile) -> StoredRounds:
         else:
             found[key] = f"the events of run {run} are no longer in the store"
 
-    return StoredRounds(file.session_id, found)
+    counted = {(suite, case_id): bool(row[5]) for suite, cases in file.cases.items() for case_id, row in cases.items()}
+    return StoredRounds(file.session_id, found, counted)
 
 
 def _of_callable(body: dict[str, Any]) -> Evidence | str:

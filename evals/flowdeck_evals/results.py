@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from flowdeck.events.center import EventCenter
 from flowdeck.events.ids import new_id
 from flowdeck_evals.budgets import model_usage
@@ -24,7 +22,7 @@ from flowdeck_evals.case_results import row_of
 from flowdeck_evals.gate import Verdict
 from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome
 from flowdeck_evals.rounds import Round
-from flowdeck_evals.session_files import SessionFile
+from flowdeck_evals.session_files import SessionFile, write_session
 
 __all__ = ["Results", "load_rounds"]
 
@@ -88,6 +86,9 @@ class Results:
             "work_us": evidence.work_us,
             "checks": [one.to_dict() for one in round.checks],
         }
+        if round.case.control:
+            payload["control"] = True
+
         if round.reason:
             payload["reason"] = round.reason
 
@@ -170,14 +171,10 @@ class Results:
         if self.store is None:
             return ""
 
-        path = self.store / "evals" / f"{self.session_id}.json"
-        part = path.with_suffix(f".{os.getpid()}")
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            part.write_bytes(msgspec.json.encode(self._session))
-            part.replace(path)
+            write_session(self.store, self._session)
         except OSError as error:
-            return f"{path}: {error.strerror or error}"
+            return f"{error.filename or self.store}: {error.strerror or error}"
 
         return ""
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -64,8 +64,8 @@ class Options:
     time_limit: float | None = None
     """Seconds for the whole session."""
     retried: tuple[type[Exception], ...] = RETRIED
-    again: bool = False
-    """Stored rounds are looked at again: a case is sampled or deterministic as it was when it ran."""
+    deterministic: Mapping[tuple[str, str], bool] | None = None
+    """Stored rounds are looked at again: what each case, by ``(suite, id)``, counted as when it ran."""
 
     def selects(self, suite: str, case: Case[Any, Any]) -> bool:
         if self.only is not None and (suite, case.id) not in self.only:
@@ -339,6 +339,12 @@ class Runner:
                 Reason("stopped", INCOMPLETE, f"stopped ({self._stopping}) after {self._done} of {self.total} rounds")
             )
 
+    def _deterministic(self, suite: str, job: _Job) -> bool:
+        if self._options.deterministic is None:
+            return job.level != "live"
+
+        return self._options.deterministic.get((suite, job.case.id), job.case.level != "live")
+
     def _session(self, seconds: float) -> Session:
         by_suite = []
         told = self._stopping in ("fail fast", "interrupted")
@@ -347,7 +353,7 @@ class Runner:
                 (
                     suite.name,
                     job.case,
-                    (job.case.level if self._options.again else job.level) != "live",
+                    self._deterministic(suite.name, job),
                     self._count(job.case),
                 )
                 for job in self._jobs

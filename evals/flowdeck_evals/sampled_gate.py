@@ -20,7 +20,7 @@ from flowdeck_evals.reasons import FAILED, INCOMPLETE, JUDGED, PASS, Measure, Re
 from flowdeck_evals.statistics.intervals import pass_rate
 from flowdeck_evals.statistics.latency import compare_latency
 from flowdeck_evals.statistics.paired import equivalent, paired_test
-from flowdeck_evals.statistics.power import NOISE, smallest_drop
+from flowdeck_evals.statistics.power import NOISE, noise_of, smallest_drop
 from flowdeck_evals.statistics.several import fisher, holm
 
 __all__ = ["SEED", "Tested", "sampled_rules", "settle", "visible_drop"]
@@ -90,8 +90,8 @@ def settle(tested: Sequence[Tested]) -> list[Reason]:
             measure.state, reason.code = "failed", FAILED
         elif not one.holds:
             measure.state, reason.code = "inconclusive", INCOMPLETE
-        elif p < one.alpha or (measure.p or 1.0) < one.alpha:
-            measure.state = "inconclusive"  # something is there, but it is too small or one of too many
+        elif one.large or p < one.alpha or (measure.p or 1.0) < one.alpha:
+            measure.state = "inconclusive"  # as large as it may not be, but perhaps chance; or sure, and too small
 
         reason.message = f"{measure.state}: {reason.message}, p {p:.2g} ({measure.method}, {measure.n} cases)"
         reason.measure = measure
@@ -107,11 +107,9 @@ def visible_drop(cases: Sequence[CaseOutcome], baseline: Baseline | None) -> tup
     if baseline is not None and judged:
         pairs = _pairs(judged, baseline, judged[0].suite)
         if pairs:
-            worse = sum(max(0.0, a.rate - b.rate) for a, b in pairs)
-            better = sum(max(0.0, b.rate - a.rate) for a, b in pairs)
-            n, noise = len(pairs), max(NOISE, min(worse, better) / len(pairs))
+            n, noise = len(pairs), noise_of([b.rate - a.rate for a, b in pairs])
 
-    return n, smallest_drop(n, noise=min(noise, 0.25))
+    return n, smallest_drop(n, noise=noise)
 
 
 def _pairs(judged: Sequence[CaseOutcome], baseline: Baseline, name: str) -> list[tuple[CaseResult, CaseResult]]:
@@ -130,20 +128,22 @@ def _pass_rate(judged: Sequence[CaseOutcome], gate: Gate, name: str, many: bool)
     found = pass_rate(_rates(judged), seed=SEED)
     measure = Measure(found.method, len(judged), found.value, found.low, found.high, seed=SEED)
     words = f"pass rate {found.value:.1%}, 95 % sure between {found.low:.1%} and {found.high:.1%}"
-    needed = gate.pass_rate_lower if gate.pass_rate_lower is not None else gate.pass_rate
-    if needed is None:
-        rule, bad, words = "sampled.failures", bool(failed), "failed" if failed else words
+    if gate.pass_rate_lower is not None:
+        rule, bad = "sampled.pass_rate", found.low < gate.pass_rate_lower
+        words += f"; at least {gate.pass_rate_lower:.1%} needed for sure"
+    elif gate.pass_rate is not None:
+        rule, bad = "sampled.pass_rate", 1 - len(failed) / len(judged) < gate.pass_rate
+        words += f"; {gate.pass_rate:.1%} needed"
     else:
-        share = found.low if gate.pass_rate_lower is not None else 1 - len(failed) / len(judged)
-        rule, bad = "sampled.pass_rate", share < needed
-        words += f"; {'at least ' if gate.pass_rate_lower is not None else ''}{needed:.1%} needed"
-        words += "; failed" if bad and failed else ""
+        rule, bad = "sampled.failures", bool(failed)
 
+    reason = Reason(rule, PASS, f"{name}: {words}" if many else words)
     if bad:
-        measure.state = "failed"
-        reason = reason_for(rule, FAILED, words, failed, name, many)
-    else:
-        reason = Reason(rule, PASS, f"{name}: {words}" if many else words)
+        measure.state, reason.code = "failed", FAILED
+        if failed:
+            which = reason_for(rule, FAILED, "failed", failed, name, many)
+            reason.cases = which.cases
+            reason.message = which.message if rule == "sampled.failures" else f"{reason.message}; {which.message}"
 
     reason.measure = measure
     return [reason]

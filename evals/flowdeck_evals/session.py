@@ -142,7 +142,7 @@ def evaluate(
         tags=plan.tags,
         cases=plan.cases,
         only=only,
-        again=plan.stored is not None,
+        deterministic=plan.stored.deterministic if plan.stored is not None else None,
         fail_fast=plan.fail_fast,
         time_limit=plan.time_limit,
     )
@@ -181,7 +181,7 @@ def evaluate(
             baselines=baselines,
             extra=[*extra, *troubles],
             without_baseline=plan.baseline == "none",
-            part=plan.shard is not None,
+            part=plan.shard,
         )
 
     return JudgedSession(judged, results, session, plan)

@@ -17,7 +17,7 @@ from flowdeck_evals.case_results import CaseResult
 from flowdeck_evals.reasons import FAILED, INCOMPLETE, PASS, Measure
 from flowdeck_evals.statistics.latency import LatencyResult, compare_latency
 from flowdeck_evals.statistics.paired import equivalent, paired_test
-from flowdeck_evals.statistics.power import NOISE, smallest_drop
+from flowdeck_evals.statistics.power import noise_of, smallest_drop
 from flowdeck_evals.statistics.several import fisher, holm
 
 __all__ = ["CHANGES", "ComparedCase", "SessionComparison", "compare_sessions"]
@@ -110,10 +110,10 @@ def compare_sessions(
     timed = [(a.wall_us, b.wall_us) for a, b in paired if a.wall_us and b.wall_us]
     latency = compare_latency([a for a, _ in timed], [b for _, b in timed], seed=SEED) if timed else None
     rates = [a.rate for a, _ in sampled], [b.rate for _, b in sampled]
+    differences = [after - before for before, after in zip(*rates, strict=True)]
     found = paired_test(*rates, seed=SEED)
     measure = Measure(found.method, found.n, found.effect, found.low, found.high, found.p, seed=SEED)
-    noise = max(NOISE, min(found.worse, found.better) / found.n) if found.n else NOISE
-    sees = smallest_drop(found.n, noise=min(noise, 0.25)) if found.n else None
+    sees = smallest_drop(found.n, noise=noise_of(differences)) if found.n else None
     state, code, words = "same", PASS, "every case that can be compared came to the same"
     if not paired:
         state, code, words = "nothing to compare", INCOMPLETE, "the sessions have no case in common that is as it was"
@@ -124,7 +124,7 @@ def compare_sessions(
     elif sampled:
         state = _state(found.p, paired_test(rates[1], rates[0], seed=SEED).p, alpha)
         if state == "inconclusive":
-            same = equivalent([b - a for a, b in zip(*rates, strict=True)], margin, alpha=alpha, seed=SEED)
+            same = equivalent(differences, margin, alpha=alpha, seed=SEED)
             state = "same" if same == "equivalent" else state
 
         code = FAILED if state == "regressed" else PASS
@@ -134,7 +134,7 @@ def compare_sessions(
         measure.state = "failed" if state == "regressed" else "inconclusive" if state == "inconclusive" else "ok"
 
     order = {change: index for index, change in enumerate(CHANGES)}
-    cases.sort(key=lambda one: (order[one.change], one.suite, one.case_id))
+    cases.sort(key=lambda one: (order[one.change], _difference(one), one.suite, one.case_id))
     return SessionComparison(
         cases, counts, state, code, words, measure if found.n else None, found.worse, found.better, sees, latency
     )
@@ -158,6 +158,11 @@ def _compared(before: CaseResult | None, after: CaseResult | None) -> ComparedCa
         change = "regressed" if before.state == "passed" else "fixed"
 
     return ComparedCase(known.suite, known.case_id, change, before, after)
+
+
+def _difference(one: ComparedCase) -> float:
+    """How much its rate rose; those that fell most come first."""
+    return one.after.rate - one.before.rate if one.before is not None and one.after is not None else 0.0
 
 
 def _test_each(cases: list[ComparedCase], alpha: float) -> None:

@@ -6,7 +6,9 @@ report``. Everything in it can be had from the store's events, only slower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import msgspec
 
 from flowdeck.errors import EvalError
 
-__all__ = ["SessionFile", "last_sessions", "read_session"]
+__all__ = ["SessionFile", "last_sessions", "read_session", "write_session"]
 
 
 class SessionFile(msgspec.Struct, omit_defaults=True):
@@ -46,16 +48,30 @@ class SessionFile(msgspec.Struct, omit_defaults=True):
 
 
 def last_sessions(store: Path, count: int = 20) -> list[SessionFile]:
-    """Return the newest sessions, newest first. Files that cannot be read are passed over."""
-    out = []
-    paths: Sequence[Path] = sorted((store / "evals").glob("*.json"), reverse=True)
-    for path in paths[:count]:
-        try:
-            out.append(msgspec.json.decode(path.read_bytes(), type=SessionFile))
-        except (OSError, msgspec.MsgspecError):
-            continue
+    """Return the newest sessions, newest first: ids are in the order of time. What cannot be read is passed over."""
+    return list(islice(_sessions(store, ""), count))
 
-    return sorted(out, key=lambda one: one.started_us, reverse=True)
+
+def _sessions(store: Path, beginning: str) -> Iterator[SessionFile]:
+    for path in sorted((store / "evals").glob("*.json"), reverse=True):
+        if path.name.startswith(beginning):
+            try:
+                yield msgspec.json.decode(path.read_bytes(), type=SessionFile)
+            except (OSError, msgspec.MsgspecError):
+                continue
+
+
+def write_session(store: Path, session: SessionFile) -> None:
+    """Write a session's file, whole or not at all.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    path = store / "evals" / f"{session.session_id}.json"
+    part = path.with_suffix(f".{os.getpid()}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part.write_bytes(msgspec.json.encode(session))
+    part.replace(path)
 
 
 def read_session(store: Path, session_id: str | None) -> SessionFile:
@@ -64,11 +80,7 @@ def read_session(store: Path, session_id: str | None) -> SessionFile:
     Raises:
         EvalError: there is none, or several begin so.
     """
-    found = [
-        one
-        for one in last_sessions(store, 10_000 if session_id else 20)
-        if not session_id or one.session_id.startswith(session_id)
-    ]
+    found = list(islice(_sessions(store, session_id or ""), 100 if session_id else 1))
     if not found:
         raise EvalError(f"no session {session_id or ''} in {store}; `evals run` makes one".replace("  ", " "))
 

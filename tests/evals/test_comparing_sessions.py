@@ -19,6 +19,7 @@ from flowdeck_evals.gate import judge
 from flowdeck_evals.outcomes import CaseOutcome, RoundOutcome
 from flowdeck_evals.session_comparison import compare_sessions
 from flowdeck_evals.sharding import assign, case_list_hash
+from flowdeck_sinks.store import query
 
 BROKEN: set[str] = set()
 """Inputs for which :func:`target` gives something else."""
@@ -71,7 +72,9 @@ def test_a_drop_is_seen_and_noise_is_not(evals: Evals, tmp_path: Path) -> None:
     BROKEN.add("c1")
     code, text = evals("run", "-q")
     assert code == 0, text
-    assert "ok: pass rate -2.5%" in text and "1 worse, 0 better, p 0.5 (exact McNemar; Tango, 40 cases)" in text
+    assert (
+        "inconclusive: pass rate -2.5%" in text and "1 worse, 0 better, p 0.5 (exact McNemar; Tango, 40 cases)" in text
+    )
     assert "smallest drop that 40 sampled cases of shop can show (80 % power): about 18." in text
     assert "advice: shop/scored 1." in text and "scores never block" in text
     BROKEN.update(f"c{n}" for n in range(6))
@@ -81,6 +84,9 @@ def test_a_drop_is_seen_and_noise_is_not(evals: Evals, tmp_path: Path) -> None:
     assert row["measure"]["state"] == "failed" and row["measure"]["n"] == 40 and row["measure"]["seed"] == 0
     assert row["measure"]["effect"] == pytest.approx(-0.15) and row["measure"]["p"] == pytest.approx(2**-6)
     assert row["measure"]["low"] < -0.15 < row["measure"]["high"] < 0
+    asked = "state, code, method, n, effect, p, seed, ci_low < effect AND effect < ci_high"
+    (told,) = query(tmp_path / "store", f"SELECT {asked} FROM eval_rules WHERE p < 0.05")
+    assert tuple(told) == ("failed", 1, row["measure"]["method"], 40, row["measure"]["effect"], 2**-6, 0, True)
     assert evals("run", "-q", "--baseline", "none")[0] == 0
     stored = evals("report", "last", "--format", "json")[1]
     assert "sampled.pass_rate" in stored
@@ -100,9 +106,13 @@ def test_parts_are_one_session_or_nothing(evals: Evals, tmp_path: Path, monkeypa
     write(tmp_path, 7)
     BROKEN.add("c3")
     stores = [str(tmp_path / f"part{n}") for n in (1, 2, 3)]
+    codes = []
     for number, store in enumerate(stores, 1):
         code, text = evals("run", "-q", "--shard", f"{number}/3", "--store", store)
-        assert code == 0, text
+        codes.append(code)
+        assert f"part {number} of 3" in text and f" part={number}/3 " in text
+
+    assert sorted(codes) == [0, 0, 1]  # what fails for sure is said at once
 
     assert evals("baseline", "set", "main", "--store", stores[0])[0] == 2
     code, text = evals("merge", *stores)

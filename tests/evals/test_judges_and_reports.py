@@ -26,6 +26,10 @@ async def model(prompt: str) -> str:
     return "Maybe." if "odd" in output else "Yes." if "please" in output else "no"
 
 
+def never(prompt: str) -> str:
+    return "no"
+
+
 def answer(value: str) -> str:
     return value
 
@@ -70,6 +74,14 @@ def test_a_judge_decides_only_when_people_agree(folder: Path, capsys: pytest.Cap
     assert run_command(["run", "-q", "--case", "c0,c1"]) == 1
     assert "judge polite: Is the answer polite? no" in capsys.readouterr().out
     assert run_command(["run", "-q", "--case", "c3"]) == 3  # a judge that decides and cannot: nobody knows
+    body = json.loads((folder / "shop.json").read_text())
+    asked = body["cases"][0]["expect"]["judge"]
+    body["cases"][0]["expect"]["judge"] = [*asked, {**asked[0], "ask": "Kind?", "model": f"{__name__}:never"}]
+    (folder / "shop.json").write_text(json.dumps(body))
+    assert run_command(["calibrate"]) == 1
+    assert re.search(
+        r"people and 2 judges together: Krippendorff's alpha 0\.3\d  polite\.jsonl", capsys.readouterr().out
+    )
     write(folder, "give it", examples="polite.jsonl", ask="Is it kind?")
     assert run_command(["run", "-q"]) == 0
     examples.write_text("\n".join(json.dumps({**one, "label": "yes"}) for one in lines))
@@ -116,7 +128,7 @@ def test_reports_have_the_numbers_and_no_scripts(folder: Path, capsys: pytest.Ca
     assert "svg" in parser.tags and "&lt;img" in page and "sampled.pass_rate" in page
     assert re.search(r"0\.6667 \[0\.2077, 0\.9385\]", page)
     notes = (folder / "gh.txt").read_text()
-    assert "::error title=sampled.pass_rate::1 pass rate 66.7%25" in notes and "file=shop.json,line=" in notes
+    assert "::error title=sampled.pass_rate::pass rate 66.7%25" in notes and "file=shop.json,line=" in notes
     capsys.readouterr()
     assert run_command(["report", "last", "-f", "html"]) == 0
     assert "0.6667 [0.2077, 0.9385]" in capsys.readouterr().out

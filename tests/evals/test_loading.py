@@ -84,7 +84,7 @@ def test_a_suite_is_read(tmp_path: Path) -> None:
         ("le: 100", "le: 100, xx: 1", None),
         ("in_order:", "in_oder:", "17: unknown key 'in_oder'; did you mean 'in_order'?"),
         ("need: 4/5", "need: 6/5", "5: need 6/5 can never be reached"),
-        ("need: 4/5", "need: most", "20: need: 'most' must look like all, 4/5 or pass^3 >= 0.9"),
+        ("need: 4/5", "need: most", "20: need: 'most' must look like all, 4/5, pass^3 >= 0.9 or pass@3 >= 0.9"),
         (
             "answer: {approved: true}",
             "times: 1",

@@ -105,6 +105,7 @@ def test_stored_runs_become_cases_once(production: Path, capsys: pytest.CaptureF
     assert run_command(args) == 0
     assert "clusters=3 kept=3" in capsys.readouterr().out
     assert run_command(["run", "evals", "-q"]) == 0
+    assert mine(production / "store", ["failures"]) == found  # what evals ran is no production
     assert run_command(args) == 0
     assert "clusters=3 kept=0" in capsys.readouterr().out
     assert len(list((production / "evals" / "tapes").glob("*.tape"))) == 3

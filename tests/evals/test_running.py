@@ -166,6 +166,11 @@ def test_too_few_rounds_are_no_pass() -> None:
     assert state(every, 3, "passed", "passed") == "missing"
     assert state(every, 3, "passed", "failed") == "failed"
     assert state(Need("pass^k", 0.9, 3), 2, "passed", "passed") == "missing"
+    two_of_four = ("passed", "failed", "passed", "failed")
+    assert state(Need("pass^k", 0.16, 2), 4, *two_of_four) == "passed"
+    assert state(Need("pass^k", 0.17, 2), 4, *two_of_four) == "failed"
+    assert state(Need("pass@k", 0.83, 2), 4, *two_of_four) == "passed"
+    assert state(Need("pass@k", 0.84, 2), 4, *two_of_four) == "failed"
 
 
 def code(*cases: CaseOutcome, gate: Gate | None = None, **options: Any) -> int:

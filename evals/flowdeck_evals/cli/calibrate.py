@@ -23,6 +23,7 @@ def calibrate(
     from flowdeck_evals.discovery import load_suites
     from flowdeck_evals.judges import ENOUGH_AGREEMENT, ENOUGH_EXAMPLES, Judge
     from flowdeck_evals.looping import run_loop
+    from flowdeck_evals.statistics.agreement import krippendorff_alpha
 
     judges: dict[tuple[str, Path | None], Judge] = {}
     for suite in load_suites([str(path) for path in suites or [Path()]]):
@@ -44,6 +45,12 @@ def calibrate(
             f"{one.__check_name__}: {word}: kappa {found.kappa:.2f} over {found.examples} examples "
             f"(needs {ENOUGH_AGREEMENT} over {ENOUGH_EXAMPLES})  {one.examples}"
         )
+
+    for file in {one.examples for one in judges.values()}:
+        same = [one for one in judges.values() if one.examples == file]
+        if len(same) > 1:
+            alpha = krippendorff_alpha(list(zip(same[0].people, *(one.said for one in same), strict=True)))
+            out(f"people and {len(same)} judges together: Krippendorff's alpha {alpha:.2f}  {file}")
 
     if advise:
         raise typer.Exit(1)

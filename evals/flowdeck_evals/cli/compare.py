@@ -56,7 +56,7 @@ def _session(folder: Path, given: str) -> Any:
         if not back.isdigit():
             raise EvalError(f"{given}: must be last, last~1, last~2 …")
 
-        sessions = last_sessions(folder, int(back) + 20)
+        sessions = last_sessions(folder, int(back) + 1)
         if int(back) >= len(sessions):
             raise EvalError(f"{given}: {folder} holds {len(sessions)} sessions")
 

@@ -11,6 +11,8 @@ from flowdeck_evals.cli.guard import guarded, note, out
 
 __all__ = ["merge"]
 
+MOST = 10
+
 
 @guarded(verdict=True)
 def merge(
@@ -46,8 +48,11 @@ def merge(
 
         summary = merge_parts(found, loaded, baselines, folder)
     except NotWhole as error:
-        for line in error.problems[:50]:
+        for line in error.problems[:MOST]:
             note(f"evals: {line}")
+
+        if len(error.problems) > MOST:
+            note(f"evals: and {len(error.problems) - MOST} more")
 
         out("verdict=incomplete code=3")
         raise typer.Exit(3) from None

@@ -75,6 +75,7 @@ def stored_summary(store: Path, session_id: str | None) -> Any:
         body.get("quarantined") or {},
         msgspec.convert(body.get("sees") or {}, dict[str, tuple[int, float | None]]),
         msgspec.convert(body.get("advice") or {}, dict[str, tuple[int, float, float | None, float | None]]),
+        file.shard,
     )
     rounds: dict[tuple[str, str], list[Any]] = {}
     for one in load_rounds(store, file.session_id, keep=True):

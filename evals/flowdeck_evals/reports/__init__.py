@@ -46,7 +46,8 @@ def last_line(summary: Summary) -> str:
     """Return the machine-readable last line of ``evals run``."""
     verdict = summary.verdict
     counts = " ".join(f"{state}={count}" for state, count in sorted(verdict.totals.items()))
-    return f"verdict={verdict.word} code={verdict.code} session={summary.session_id} {counts}".rstrip()
+    part = "" if verdict.part is None else f"part={verdict.part[0]}/{verdict.part[1]} "
+    return f"verdict={verdict.word} code={verdict.code} session={summary.session_id} {part}{counts}".rstrip()
 
 
 def render(format: str, summary: Summary) -> str:

@@ -42,7 +42,8 @@ def render(summary: Summary) -> str:
         lines.append(f"known failure: {name}: {why}")
 
     if verdict.flaky:
-        lines.append(f"flaky: {', '.join(verdict.flaky[:10])}")
+        more = f" and {len(verdict.flaky) - 10} more" if len(verdict.flaky) > 10 else ""
+        lines.append(f"flaky: {', '.join(verdict.flaky[:10])}{more}")
 
     for name, held in verdict.quarantined.items():
         lines.append(f"in quarantine: {name}: {held}")
@@ -55,6 +56,9 @@ def render(summary: Summary) -> str:
     for name, (cases, mean, low, high) in verdict.advice.items():
         sure = f", 95 % sure between {low:.3g} and {high:.3g}" if low is not None and high is not None else ""
         lines.append(f"advice: {name} {mean:.3g}{sure} ({cases} cases); scores never block")
+
+    if verdict.part is not None:
+        lines.append(f"this is part {verdict.part[0]} of {verdict.part[1]}: `evals merge` judges the whole")
 
     lines.append(f"{verdict.word.upper()}")
     return plain("\n".join(lines))

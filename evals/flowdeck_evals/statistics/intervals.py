@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 from flowdeck_evals.statistics.distributions import beta_quantile, z_of
 
 __all__ = ["Interval", "cluster_bootstrap", "jeffreys", "mean_score", "pass_rate", "percentile", "wilson"]
 
+_NORMAL = NormalDist()
 RESAMPLES = 4_000
 MOST_DRAWN = 400
 """Cases up to which the bootstrap is drawn; beyond, the mean's normal interval is the same to three digits."""
-FEWEST_CASES = 10
-"""Below this a bootstrap over cases is too narrow; Wilson's interval over cases is wide enough."""
+FEWEST_CASES = 30
+"""Below this a bootstrap over cases is too narrow: simulated, its lower end was above the truth of 6 % of suites of 20
+cases, of 8 % of those of 10, instead of 2.5 %. Wilson's interval over cases is wide enough."""
 
 
 class Interval(NamedTuple):
@@ -43,6 +48,7 @@ def wilson(passed: float, n: int, confidence: float = 0.95) -> tuple[float, floa
     return (0.0 if passed == 0 else max(0.0, low)), (1.0 if passed == n else min(1.0, high))
 
 
+@lru_cache(maxsize=16_384)
 def jeffreys(events: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the equal-tailed Jeffreys interval of a share: Beta(events + 1/2, n - events + 1/2)."""
     tail = (1 - confidence) / 2
@@ -54,15 +60,30 @@ def jeffreys(events: int, n: int, confidence: float = 0.95) -> tuple[float, floa
 def cluster_bootstrap(
     means: Sequence[float], *, seed: int = 0, confidence: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Return the percentile interval of the mean over cases, which are drawn whole, with all their rounds."""
+    """Return the interval of the mean over cases, which are drawn whole, with all their rounds.
+
+    Corrected for bias and skew (BCa): pass rates pile up at 1, and the plain percentiles then promise twice too often.
+    Efron, Better bootstrap confidence intervals. JASA 82, 1987.
+    """
     n = len(means)
     if n == 0:
         return 0.0, 1.0
 
+    mean = sum(means) / n
     draw = random.Random(seed).choices
     found = sorted(sum(draw(means, k=n)) / n for _ in range(resamples))
+    below = (bisect_left(found, mean) + bisect_right(found, mean)) / 2 / resamples
+    bias = _NORMAL.inv_cdf(min(max(below, 1 / resamples), 1 - 1 / resamples))
+    away = [one - mean for one in means]
+    squares = math.fsum(one * one for one in away)
+    skew = math.fsum(one**3 for one in away) / (6 * squares**1.5) if squares else 0.0
+
+    def end(share: float) -> float:
+        z = bias + _NORMAL.inv_cdf(share)
+        return percentile(found, _NORMAL.cdf(bias + z / (1 - skew * z)))
+
     tail = (1 - confidence) / 2
-    return percentile(found, tail), percentile(found, 1 - tail)
+    return end(tail), end(1 - tail)
 
 
 def pass_rate(means: Sequence[float], *, seed: int = 0, confidence: float = 0.95) -> Interval:
@@ -90,7 +111,7 @@ def pass_rate(means: Sequence[float], *, seed: int = 0, confidence: float = 0.95
         )
 
     low, high = cluster_bootstrap(means, seed=seed, confidence=confidence)
-    return Interval(mean, low, high, f"cluster bootstrap ({RESAMPLES:,}, seed {seed})")
+    return Interval(mean, low, high, f"cluster bootstrap (BCa, {RESAMPLES:,}, seed {seed})")
 
 
 def mean_score(means: Sequence[float], *, seed: int = 0) -> tuple[float, float | None, float | None]:

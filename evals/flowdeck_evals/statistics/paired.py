@@ -160,7 +160,7 @@ def difference_interval(
         error = math.sqrt(math.fsum((one - mean) ** 2 for one in differences) / (n - 1) / n)
         return mean - z_of(confidence) * error, mean + z_of(confidence) * error, "normal"
 
-    return *cluster_bootstrap(differences, seed=seed, confidence=confidence), f"bootstrap, seed {seed}"
+    return *cluster_bootstrap(differences, seed=seed, confidence=confidence), f"BCa bootstrap, seed {seed}"
 
 
 def paired_test(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> PairedResult:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
 from flowdeck_evals.statistics.distributions import log_choose
 
-__all__ = ["NOISE", "mcnemar_power", "smallest_drop"]
+__all__ = ["NOISE", "mcnemar_power", "noise_of", "smallest_drop"]
 
 NOISE = 0.01
 """Flips each way that happen without a change, where nothing better is known."""
@@ -61,6 +62,20 @@ def smallest_drop(n: int, *, power: float = 0.8, noise: float = NOISE, alpha: fl
             high = middle
 
     return high
+
+
+def noise_of(differences: Sequence[float]) -> float:
+    """Return the flips each way that two sessions' differences show to happen without a change, at least :data:`NOISE`.
+
+    What went the rarer way is noise for sure; as much of the other way is noise too, the rest may be a change. A case
+    that moves by a part of its rounds counts by the square of it: that is its share of the variance.
+    """
+    if not differences:
+        return NOISE
+
+    up = math.fsum(one * one for one in differences if one > 0)
+    down = math.fsum(one * one for one in differences if one < 0)
+    return min(0.25, max(NOISE, min(up, down) / len(differences)))
 
 
 @lru_cache(maxsize=4096)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from flowdeck_evals.statistics.distributions import log_choose
 
 __all__ = ["fisher", "holm"]
 
 
+@lru_cache(maxsize=16_384)
 def fisher(passed_before: int, before: int, passed_after: int, after: int) -> float:
     """Return the exact one-sided p that a case passes less often now, from its rounds on both sides.
 
