@@ -10,9 +10,15 @@ import pytest
 
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")  # read when Textual is imported
 
+import textual._wait
 from tests.devtools.scene import Scene, busy_store
 
 from flowdeck_devtools.core import text
+
+# A pilot waits after each key until the process has been idle for a while, twice: 40 ms. What tests go on to wait for
+# is a condition on the screen, so 8 ms do, and the slowest of them take half the time.
+textual._wait.SLEEP_GRANULARITY = 1 / 250
+textual._wait.SLEEP_IDLE = 1 / 500
 
 
 @pytest.fixture(autouse=True)

@@ -158,6 +158,35 @@ def test_sessions_are_compared_case_by_case() -> None:
     }  # fmt: skip
     assert found.n == 3 and found.mean == pytest.approx((-0.5 + 1 + 0) / 3)
     assert found.low is not None and found.high is not None and found.low < found.mean < found.high
+    assert found.p == 0.75 and "sign-flip" in found.method and found.sees is None  # three cases show nothing
+
+
+def test_a_case_says_what_changed_and_a_control_is_good_when_it_fails() -> None:
+    """Checks and output are told field by field; controls and replayed cases are no part of the interval."""
+
+    def row(session: str, case: str, state: str, **record: Any) -> tuple[Any, ...]:
+        return (*round_row(session, case, state)[:-1], json.dumps(record))
+
+    checks = [{"name": "output match", "ok": False, "detail": "n: 1 instead of 2"}, {"name": "judge", "label": "no"}]
+    rows = [
+        row("b", "answer", "passed", checks=[{"name": "output match", "ok": True}], output={"n": 2, "text": "well"}),
+        row("c", "answer", "failed", checks=checks, output={"n": 1, "text": "well"}),
+        row("b", "control", "failed", control=True),
+        row("c", "control", "passed", control=True),
+        row("b", "taped", "passed", level="recorded"),
+        row("c", "taped", "failed", level="recorded"),
+    ]
+    found = compare(rows, "b", "c")
+    cases = {case.id: case for case in found.cases}
+    assert cases["answer"].changes() == {
+        "state": "passed → failed",
+        "output match": "holds → n: 1 instead of 2",
+        "judge": "not made → no",
+        "output n": "1 instead of 2",
+    }
+    assert cases["control"].change == "regressed" and cases["control"].base_rate == 1.0
+    assert cases["taped"].change == "regressed" and found.n == 1
+    assert compare(rows, "c", "b").count("improved") == 3
 
 
 def test_the_newest_question_wins_and_a_running_one_is_stopped(busy: Scene) -> None:

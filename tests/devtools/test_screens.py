@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ async def test_a_filter_narrows_the_runs_and_escape_widens_them(busy: Scene) -> 
         assert isinstance(screen, RunsScreen)
         await press(pilot, "slash", *"status:failed", "enter")
         await until(pilot, lambda: len(screen.table.rows) == 1, "one run")
-        assert "1 of 5" in screen_text(app)
+        await until(pilot, lambda: "1 of 5" in screen_text(app), "how many")
         await press(pilot, "slash", *" foo:x", "enter")
         await until(pilot, lambda: "no field 'foo'" in screen_text(app), "the complaint")
         assert len(screen.table.rows) == 1
@@ -322,6 +323,46 @@ async def test_hostile_data_is_only_text(scene: Scene, size: tuple[int, int]) ->
             assert "\x1b" not in text
             assert "\u202e" not in text
             assert {cell_len(line) for line in text.splitlines()} == {size[0]}
+
+
+@pytest.mark.parametrize("spans", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+async def test_a_run_of_very_many_spans_in_circles_is_walked_like_any_other(scene: Scene, spans: int) -> None:
+    """Parents that come later, never, or below their own children: everything has a row once, every page works."""
+    chance = random.Random(spans)
+    run = scene.execution("tangle", at=0.0, run_id="tangle")
+    lines = []
+    for number in range(spans):
+        parent = chance.choice(
+            (f"n{number - 1}", f"n{chance.randrange(spans)}", f"n{number}", "tangle", f"gone{number % 9}")
+        )
+        lineage = {**run.step_run(), "run_id": f"n{number}", "parent_run_id": parent}
+        name = "\x1b[31m[b]step" if number % 7 else "שלום 日本語"
+        more = {"scope": f"for_each[{number % 50}]/{name}"} if number % 3 else {}
+        lines.append(scene.line("chunk.started", at=1.0, run=lineage, payload={"chunk_name": name}, **more))
+        if number % 2:
+            error = TIMEOUT if number % 5 == 0 else None
+            kind = "chunk.failed" if error else "chunk.completed"
+            lines.append(scene.line(kind, at=2.0, run=lineage, error=error, duration_us=9, **more))
+    scene.write(b"\n".join(lines))
+    app = make_app(scene.store)
+    async with running(app) as pilot:
+        await until(pilot, lambda: app.session.run("tangle") is not None and "tangle" in screen_text(app), "the run")
+        await press(pilot, "enter")
+        opened = app.session.open_run("tangle")
+        await until(pilot, lambda: opened.trace.events > len(lines), "the whole run", timeout=120.0)
+        outline = app.screen.waterfall.outline  # type: ignore[attr-defined]
+        await press(pilot, "L")
+        await settled(pilot)
+        keys = [row.node.key for row in outline.rows]
+        merged = {row.merged.key for row in outline.rows if row.merged is not None}
+        assert len(keys) == len(set(keys))
+        assert set(keys) | merged == set(opened.trace.nodes)
+        for key in ("G", "pageup", "]", "w", "m", "s", "c", "z", "z", "H", "g"):
+            await press(pilot, key)
+            await settled(pilot)
+            text = screen_text(app)
+            assert "\x1b" not in text
+            assert {cell_len(line) for line in text.splitlines()} == {WIDE[0]}
 
 
 @pytest.mark.parametrize("keys", [["1"], ["2"], ["3"], ["5"], ["colon"], ["question_mark"], ["y"]])

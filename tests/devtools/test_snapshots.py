@@ -38,6 +38,9 @@ def steps(*keys: str, words: str = "") -> Callable[[Pilot[Any]], Awaitable[None]
         await press(pilot, *keys)
         await until(pilot, lambda: words in screen_text(app), words)
         await settled(pilot)
+        seen = ""
+        while seen != (seen := screen_text(app)):
+            await pilot.pause(0.06)
 
     return run
 
@@ -163,7 +166,12 @@ def test_why(busy: Scene, snap_compare: Compare) -> None:
 def test_copy_menu(busy: Scene, snap_compare: Compare) -> None:
     """Everything that can be taken out of a run."""
     app = make_app(Path(busy.store.name))  # beside us: no path of the machine in the picture
-    assert snap_compare(app, terminal_size=WIDE, run_before=steps("j", "y", words="Python"))
+
+    async def opened(pilot: Pilot[Any]) -> None:
+        await steps("j", words="licence-audit")(pilot)  # with the shape of that run below, before the menu covers it
+        await steps("y", words="Python")(pilot)
+
+    assert snap_compare(app, terminal_size=WIDE, run_before=opened)
 
 
 def test_jump_labels(busy: Scene, snap_compare: Compare) -> None:
@@ -177,6 +185,24 @@ def test_execution_in_daylight(busy: Scene, snap_compare: Compare) -> None:
     app = make_app(busy.store, theme="flowdeck-light")
     run = steps("j", "enter", "j", words="events of discover")
     assert snap_compare(app, terminal_size=WIDE, run_before=run)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_evals(scene: Scene, snap_compare: Compare, size: tuple[int, int]) -> None:
+    """Two sessions of a suite: what got worse, by how much, and the check that failed."""
+    for number, bad in ((1, ()), (2, ("late", "twice"))):
+        about = {"session_id": f"s000{number}", "suite": "refunds"}
+        git = {"sha": f"{number}f3a9c17", "dirty": False}
+        scene.emit("eval.session_started", at=number, payload={**about, "git": git, "level": "release"})
+        for place, case in enumerate(("late", "twice", "partial", "other currency")):
+            good = case not in bad
+            checks = [{"name": "output match", "ok": good, "detail": "amount: 12.5 instead of 0"}]
+            case_id = {"case_id": case, "case_hash": "h", "round": 1, "wall_ms": 120.0 + place, "checks": checks}
+            state = "passed" if good else "failed"
+            scene.emit("eval.round_finished", at=number + 0.1, payload={**about, **case_id, "state": state})
+        scene.emit("eval.verdict", at=number + 0.5, payload={**about, "verdict": "fail" if bad else "pass"})
+    run = steps("7", words="12.5 instead of 0")
+    assert snap_compare(make_app(scene.store), terminal_size=size, run_before=run)
 
 
 def test_help(busy: Scene, snap_compare: Compare) -> None:

@@ -1,22 +1,25 @@
-"""Events from files, pipes and several stores, and a finished run played once more."""
+"""Events from files and pipes, and a finished run played once more."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import duckdb
 import pytest
-from tests.devtools.deck import QuickApp, press, running, screen_text, settled, until
-from tests.devtools.scene import START_US, Scene, busy_store
+from tests.devtools.deck import QuickApp, press, running, screen_text, until
+from tests.devtools.scene import START_US, Scene
 from tests.devtools.terminal import Terminal, wait_until
 
 from flowdeck.layout import Layout
-from flowdeck_devtools.core.clock import FixedClock, ReplayClock
+from flowdeck_devtools.core.clock import ReplayClock
 from flowdeck_devtools.core.live import LiveStore
 from flowdeck_devtools.core.session import Session
-from flowdeck_devtools.core.sources import Source, SourceError, open_file, open_lines, open_pipe
+from flowdeck_devtools.core.sources import Source, SourceError, open_file, open_lines, open_pipe, remove_left_behind
 from flowdeck_devtools.core.wire import head
 from flowdeck_sinks.store.maintenance import export
 
@@ -98,30 +101,38 @@ def test_a_replay_keeps_the_rhythm_and_skips_silence(scene: Scene) -> None:
         wait_until(lambda: source.clock.now_us() == START_US + 3_600_000_000, 2.0, "the clock to stand still")
 
 
-async def test_several_stores_stand_side_by_side(tmp_path: Path) -> None:
-    """Runs of both, each with its store; a question is answered, and a run acted on, where it came from."""
-    first, second = busy_store(tmp_path / "one"), Scene(tmp_path / "two", writer="w00000000other")
-    run = second.execution("elsewhere", at=52.0, run_id="r-elsewhere")
-    second.ask(run, "i1", "May we go on?", at=52.5)
-    clock = FixedClock(START_US + 54_000_000)
-    app = QuickApp(Session(first.store, clock=clock, actor="ana", also=[second.store]))
-    try:
-        async with running(app) as pilot:
-            await until(pilot, lambda: "elsewhere" in screen_text(app), "the run of the other store")
-            text = screen_text(app)
-            assert "STORE" in text
-            assert "refund-agent" in text
-            session = app.session
-            row = session.run("r-elsewhere")
-            assert session.store_of(row) == second.store
-            assert session.store_of(session.runs()[-1]) == first.store
-            await until(pilot, lambda: session.inbox.waiting == 1, "the question")
-            await press(pilot, "3")
-            await settled(pilot)
-            assert "May we go on?" in screen_text(app)
-    finally:
-        first.close()
-        second.close()
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from flowdeck_devtools.core.sources import open_file
+source = open_file(Path(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_window_left_is_removed_by_the_next(
+    busy: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder, and no other: not one that is in use, nor what only looks like one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    copied, mine = tmp_path / "events.jsonl", tmp_path / "mine"
+    copied.write_bytes(journal(busy))
+    told = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    assert subprocess.run([sys.executable, "-c", _KILLED, str(copied)], env=told).returncode == -9
+    (left,) = (tmp_path / "temporary").iterdir()
+    mine.mkdir()
+    (mine / "kept").touch()
+    link = tmp_path / "temporary" / "flowdeck-file-link"
+    link.symlink_to(mine)
+    with open_file(copied) as used:
+        assert left.exists()  # so new that its owner may not have locked it yet
+        for folder in (left, used.store.parent, mine):
+            os.utime(folder, (1.0, 1.0))
+        remove_left_behind()
+        assert (left.exists(), used.store.is_dir(), (mine / "kept").exists(), link.is_symlink()) == (
+            False, True, True, True,
+        )  # fmt: skip
 
 
 _PIPED = """

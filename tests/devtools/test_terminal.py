@@ -133,9 +133,9 @@ def test_an_event_written_elsewhere_is_seen_within_a_quarter_of_a_second(termina
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
 def test_a_flood_costs_the_window_a_small_multiple_of_reading_it(terminal: Terminal, busy: Scene) -> None:
-    """Ten thousand events a second: at most 15 times what it takes this process to read the same lines (3-7 measured).
+    """Ten thousand events a second: at most 15 times what it takes this process to read the same lines (8-10 measured).
 
-    Both are CPU time, so a slow or busy machine changes neither side alone. A widget that drew per event took 50 times.
+    Both are CPU time, so a slow or busy machine changes neither side alone.
     """
     terminal.press("5")
     terminal.wait_for("FOLLOW")
@@ -151,6 +151,7 @@ def test_a_flood_costs_the_window_a_small_multiple_of_reading_it(terminal: Termi
             busy._file.write(b"\n".join(lines[written:due]) + b"\n")
             written = due
         time.sleep(0.01)
+    print("RATIO", (terminal.cpu_seconds() - cpu) / bare, bare)
     assert terminal.cpu_seconds() - cpu < 15 * bare
 
 

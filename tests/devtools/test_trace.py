@@ -12,7 +12,7 @@ from tests.devtools.test_index import Recorder
 
 from flowdeck_devtools.core.outline import Outline
 from flowdeck_devtools.core.scope import parse_scope
-from flowdeck_devtools.core.span import SpanNode
+from flowdeck_devtools.core.span import COUNTED, SpanNode, one_of
 from flowdeck_devtools.core.trace import MAX_DEPTH, Trace
 from flowdeck_devtools.core.wire import head
 
@@ -145,7 +145,8 @@ def test_the_order_of_lines_does_not_change_the_tree(seed: int) -> None:
     for trace in (expected, found):
         for node in trace.nodes.values():
             below = [inner.own_status for inner in trace.nodes.values() if node in inner.ancestors() and inner.attempts]
-            assert sum(node.below.values()) == len(below)
+            assert {status: node.below(status) for status in COUNTED} == {one: below.count(one) for one in COUNTED}
+            assert node.counts == sum(one_of(status) for status in below)  # and of no other status
 
 
 def test_children_of_unknown_parents_find_their_place_later() -> None:

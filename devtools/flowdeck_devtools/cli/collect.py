@@ -31,7 +31,7 @@ def collect(
         str | None, typer.Option(envvar=TOKEN_VARIABLE, help="What senders must know; made up when not given.")
     ] = None,
     no_token: Annotated[bool, typer.Option("--no-token", help="Let in anybody on this machine.")] = False,
-    max_mib: Annotated[int, typer.Option(min=1, max=512, help="Largest request, unpacked, in MiB.")] = 32,
+    max_mib: Annotated[int, typer.Option(min=1, max=512, help="Largest request, unpacked, in MiB.")] = 16,
     own: Annotated[
         bool, typer.Option("--own", help="Take in what a Flowdeck exported, too, as if another program sent it.")
     ] = False,

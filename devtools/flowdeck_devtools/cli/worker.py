@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from flowdeck_devtools.cli._flows import load_flow, load_function
 from flowdeck_devtools.cli._observe import observe
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, store_path, where
 from flowdeck_devtools.cli._stopping import run_stoppable
+
+if TYPE_CHECKING:
+    from flowdeck.durable.worker import Worker
 
 __all__ = ["worker"]
 
@@ -24,6 +27,9 @@ def worker(
         str | None, typer.Option(metavar="MODULE:FN", help="Returns runtime resources; beside @flow.resources.")
     ] = None,
     durability: Annotated[str, typer.Option(help="full, process or exit.")] = "full",
+    engine: Annotated[
+        str, typer.Option(help="own, or dbos: DBOS says what runs where; --store is the URL of a PostgreSQL store.")
+    ] = "own",
     concurrency: Annotated[int, typer.Option(min=1, help="Executions that may be active at once.")] = 256,
     keep_days: Annotated[float | None, typer.Option(min=0.0, help="Forget what ended longer ago.")] = None,
     store: StoreOption = None,
@@ -36,7 +42,6 @@ def worker(
     from flowdeck import runtime
     from flowdeck.durable import Retention
     from flowdeck.durable.store import DURABILITIES
-    from flowdeck.durable.worker import Worker
 
     if durability not in DURABILITIES[1:]:
         raise CliError(f"--durability {durability}: choose from {', '.join(DURABILITIES[1:])}", 2)
@@ -45,7 +50,7 @@ def worker(
     given = load_function(resources) if resources else None
     root = store_path(store)
     with observe(root):
-        working = Worker(
+        working = _worker_class(engine)(
             root,
             definitions,
             runtime.services,
@@ -71,6 +76,20 @@ def worker(
 
     if report.refused:
         raise CliError(f"{len(report.refused)} execution(s) could not be taken up; see: flowdeck executions list")
+
+
+def _worker_class(engine: str) -> type[Worker]:
+    if engine == "own":
+        from flowdeck.durable.worker import Worker
+
+        return Worker
+
+    if engine != "dbos":
+        raise CliError(f"--engine {engine}: choose from own, dbos", 2)
+
+    from flowdeck.durable.on_dbos.worker import DbosWorker
+
+    return DbosWorker
 
 
 def _tell(kind: str, execution_id: str, text: str) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "node_sections",
     "place_label",
     "python_query",
+    "store_name",
     "store_option",
 ]
 
@@ -103,6 +104,11 @@ def place_label(path: Path) -> str:
         if path.is_relative_to(base):
             return clean(f"{prefix}{path.relative_to(base)}")
     return clean(str(path))
+
+
+def store_name(store: Path) -> str:
+    """A store in a word, for a column: its folder, or that which holds its ``.flowdeck``."""
+    return clean(store.parent.name if store.name == ".flowdeck" else store.name)
 
 
 def store_option(store: Path) -> str:

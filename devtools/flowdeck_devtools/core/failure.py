@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flowdeck_devtools.core.attempt import Attempt
 from flowdeck_devtools.core.model import error_line
-from flowdeck_devtools.core.span import Attempt, SpanNode
+from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.core.wire import decode
 

@@ -54,6 +54,8 @@ class Entry:
     detail: str = ""
     value: Any = None
     """What was sent: the answer, the intervention, the reason."""
+    store: Path | None = None
+    """Where it was done, of several stores."""
 
     @property
     def reason(self) -> str:
@@ -103,10 +105,19 @@ def of_inbox(rows: Iterable[InboxEntry]) -> list[Entry]:
     ]
 
 
-def of_rows(rows: Sequence[Sequence[Any]]) -> list[Entry]:
-    """Entries of the events that :data:`SQL` finds. A row that is no act counts for nothing."""
-    found = (_of_event(index, *row) for index, row in enumerate(rows))
-    return [entry for entry in found if entry is not None]
+def of_rows(rows: Sequence[Sequence[Any]], origins: Sequence[Path] = ()) -> list[Entry]:
+    """Entries of the events that :data:`SQL` finds. A row that is no act counts for nothing.
+
+    Args:
+        rows: What the query found.
+        origins: The store of each row, where several were asked.
+    """
+    found: list[Entry] = []
+    for index, row in enumerate(rows):
+        entry = _of_event(index, *row)
+        if entry is not None:
+            found.append(replace(entry, store=origins[index]) if origins else entry)
+    return found
 
 
 def _of_event(
@@ -151,7 +162,7 @@ def _of_event(
 def merged(events: Sequence[Entry], inbox: Sequence[Entry]) -> list[Entry]:
     """One entry per act, newest first: an inbox row carries what was sent, the events what it came to and the flow."""
     kept: list[Entry] = list(inbox)
-    by_act: dict[tuple[str, str, str], list[int]] = {}
+    by_act: dict[tuple[str, str, str, str], list[int]] = {}
     flows: dict[str, str] = {}
     for place, entry in enumerate(kept):
         by_act.setdefault(_act(entry), []).append(place)
@@ -173,8 +184,9 @@ def merged(events: Sequence[Entry], inbox: Sequence[Entry]) -> list[Entry]:
     return sorted(named, key=lambda entry: (-entry.at_us, entry.key))
 
 
-def _act(entry: Entry) -> tuple[str, str, str]:
-    return entry.execution_id, entry.action, entry.target if entry.action == "answer" else entry.actor
+def _act(entry: Entry) -> tuple[str, str, str, str]:
+    about = entry.target if entry.action == "answer" else entry.actor
+    return str(entry.store or ""), entry.execution_id, entry.action, about
 
 
 def _one_act(known: Entry, entry: Entry) -> bool:
@@ -189,10 +201,10 @@ def _text(value: object) -> str:
 
 
 class PendingRequests:
-    """The inbox of the control store, read in a thread when asked to. ``version`` rises when it brought something."""
+    """The inboxes of control stores, read in a thread when asked to. ``version`` rises when they brought something."""
 
-    def __init__(self, store: Path) -> None:
-        self.store = store
+    def __init__(self, *stores: Path) -> None:
+        self.stores = stores
         self.entries: list[Entry] = []
         self.version = 0
         self.problem: str | None = None
@@ -205,12 +217,17 @@ class PendingRequests:
             threading.Thread(target=self._read, name="flowdeck-ledger", daemon=True).start()
 
     def _read(self) -> None:
-        try:
-            with ControlClient(self.store) as client:
-                found = of_inbox(client.list_inbox(limit=INBOX_LIMIT))
-            problem = None
-        except (FlowdeckError, StoreError, OSError) as error:
-            found, problem = self.entries, clean(str(error))
+        found: list[Entry] = []
+        problem = None
+        for store in self.stores:
+            try:
+                with ControlClient(store) as client:
+                    entries = of_inbox(client.list_inbox(limit=INBOX_LIMIT))
+            except (FlowdeckError, StoreError, OSError) as error:
+                problem = clean(str(error))
+                found += [entry for entry in self.entries if entry.store in (store, None)]
+                continue
+            found += entries if len(self.stores) == 1 else [replace(entry, store=store) for entry in entries]
         if found != self.entries or problem != self.problem:
             self.entries, self.problem = found, problem
             self.version += 1

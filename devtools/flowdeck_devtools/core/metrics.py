@@ -6,14 +6,20 @@ Everything is read from single events by type and time, so that a large store an
 from __future__ import annotations
 
 import tomllib
-from collections import defaultdict
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import accumulate
+from math import ceil, exp, floor
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WINDOWS", "Board", "Price", "Prices", "Window", "board", "load_prices", "sql"]
+__all__ = ["WINDOWS", "Board", "Price", "Prices", "Window", "board", "load_prices", "sql", "together"]
+
+_STEPS = 100
+"""Steps of 1 % by which durations of several stores are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,8 @@ class Prices:
         return next((price for pattern, price in self.models if fnmatchcase(model, pattern)), None)
 
 
-def load_prices(store: Path) -> Prices:
-    """Read ``prices.toml`` beside the store's files, else that of the user's configuration.
+def load_prices(*stores: Path) -> Prices:
+    """Read ``prices.toml`` beside the files of the first store that has one, else that of the user's configuration.
 
     The form::
 
@@ -68,7 +74,7 @@ def load_prices(store: Path) -> Prices:
         [models]
         "gpt-4o*" = { input = 2.5, output = 10.0 }   # per million tokens
     """
-    for path in (store / "prices.toml", Path("~/.config/flowdeck/prices.toml").expanduser()):
+    for path in (*(store / "prices.toml" for store in stores), Path("~/.config/flowdeck/prices.toml").expanduser()):
         try:
             found = tomllib.loads(path.read_text("utf-8"))
         except FileNotFoundError:
@@ -86,8 +92,12 @@ def load_prices(store: Path) -> Prices:
     return Prices()
 
 
-def sql(window: Window, now_us: int) -> str:
-    """The query for a window that ends now: rows of ``(series, name, bucket, value)``; buckets count from 0."""
+def sql(window: Window, now_us: int, *, spread: bool = False) -> str:
+    """The query for a window that ends now: rows of ``(series, name, bucket, value)``; buckets count from 0.
+
+    Percentiles of several stores cannot be put together from those of each. With ``spread`` durations and waits are
+    counted by their logarithm instead, in steps of 1 %, which :func:`together` makes percentiles of.
+    """
     since = now_us - window.seconds * 1_000_000
     width = window.bucket * 1_000_000
 
@@ -96,6 +106,34 @@ def sql(window: Window, now_us: int) -> str:
 
     recent = f"ts >= make_timestamp({since}) AND ts < make_timestamp({now_us + 1})"
     ended = "('triggerflow.execution_completed', 'triggerflow.execution_failed', 'triggerflow.execution_cancelled')"
+    waited = f"raised_at >= make_timestamp({since}) AND wait_ms IS NOT NULL"
+    if spread:
+
+        def step(column: str) -> str:
+            return f"CAST(ceil(ln(greatest({column}, 0.001)) * {_STEPS}) AS INTEGER)"
+
+        percentiles = f"""
+SELECT 'spread', coalesce(flow_name, '–') || chr(31) || {step("duration_ms")}, bucket, count(*) FROM recent
+WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT 'wait_spread', chr(31) || {step("wait_ms")}, 0, count(*) FROM interrupts WHERE {waited} GROUP BY ALL
+"""
+    else:
+        percentiles = f"""
+SELECT 'p50', '', bucket, quantile_cont(duration_ms, 0.5) FROM recent
+WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT 'p95', '', bucket, quantile_cont(duration_ms, 0.95) FROM recent
+WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT 'flow_p95', coalesce(flow_name, '–'), 0, quantile_cont(duration_ms, 0.95) FROM recent
+WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT 'all_p95', '', 0, quantile_cont(duration_ms, 0.95) FROM recent
+WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT 'all_wait', '', 0, quantile_cont(wait_ms, 0.5) FROM interrupts WHERE {waited} GROUP BY ALL
+"""
     return f"""
 WITH recent AS (
   SELECT ts, event_type, flow_name, duration_ms, {bucket("ts")} AS bucket FROM events
@@ -114,17 +152,7 @@ UNION ALL
 SELECT 'failed', coalesce(flow_name, '–'), bucket, count(*) FROM recent
 WHERE event_type = 'triggerflow.execution_failed' GROUP BY ALL
 UNION ALL
-SELECT 'p50', '', bucket, quantile_cont(duration_ms, 0.5) FROM recent
-WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
-UNION ALL
-SELECT 'p95', '', bucket, quantile_cont(duration_ms, 0.95) FROM recent
-WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
-UNION ALL
-SELECT 'flow_p95', coalesce(flow_name, '–'), 0, quantile_cont(duration_ms, 0.95) FROM recent
-WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
-UNION ALL
-SELECT 'all_p95', '', 0, quantile_cont(duration_ms, 0.95) FROM recent
-WHERE event_type IN {ended} AND duration_ms IS NOT NULL GROUP BY ALL
+{percentiles}
 UNION ALL
 SELECT 'errors', coalesce(error_type, event_type), {bucket("ts")}, count(*) FROM errors
 WHERE {recent} AND NOT propagated AND NOT coalesce(will_retry, false) GROUP BY ALL
@@ -132,15 +160,44 @@ UNION ALL
 SELECT 'waits', '', {bucket("raised_at")}, count(*) FROM interrupts
 WHERE raised_at >= make_timestamp({since}) GROUP BY ALL
 UNION ALL
-SELECT 'all_wait', '', 0, quantile_cont(wait_ms, 0.5) FROM interrupts
-WHERE raised_at >= make_timestamp({since}) AND wait_ms IS NOT NULL GROUP BY ALL
-UNION ALL
 SELECT 'tokens_in', coalesce(model, '–'), bucket, sum(input_tokens) FROM calls
 WHERE input_tokens IS NOT NULL GROUP BY ALL
 UNION ALL
 SELECT 'tokens_out', coalesce(model, '–'), bucket, sum(output_tokens) FROM calls
 WHERE output_tokens IS NOT NULL GROUP BY ALL
 """
+
+
+def together(rows: Sequence[Sequence[Any]]) -> list[tuple[str, str, int, float]]:
+    """The rows that several stores gave to a query with ``spread``, as those of one store: percentiles within 1 %."""
+    kept: list[tuple[str, str, int, float]] = []
+    spreads: dict[tuple[str, str, int], Counter[int]] = defaultdict(Counter)
+    for series, name, bucket, value in rows:
+        if series not in ("spread", "wait_spread"):
+            kept.append((series, name, bucket, value))
+            continue
+        flow, _, step = name.rpartition("\x1f")
+        places = [("all_wait", "", 0)]
+        if series == "spread":
+            places = [("all_p95", "", 0), ("flow_p95", flow, 0), ("p50", "", bucket), ("p95", "", bucket)]
+        for place in places:
+            spreads[place][int(step)] += int(value)
+    for (series, name, bucket), counts in spreads.items():
+        kept.append((series, name, bucket, _share_of(counts, 0.95 if series.endswith("p95") else 0.5)))
+    return kept
+
+
+def _share_of(counts: Mapping[int, int], share: float) -> float:
+    """The value that this share of the counted ones does not exceed, in ms; between two of them in proportion."""
+    steps = sorted(counts)
+    ends = list(accumulate(counts[step] for step in steps))
+    rank = share * (ends[-1] - 1)
+
+    def value(place: int) -> float:
+        return exp((steps[bisect_right(ends, place)] - 0.5) / _STEPS)
+
+    below = value(floor(rank))
+    return below + (value(ceil(rank)) - below) * (rank - floor(rank))
 
 
 @dataclass(slots=True)

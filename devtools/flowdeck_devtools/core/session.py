@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowdeck_devtools.core.asking import Question
+from flowdeck_devtools.core.asking import ROWS_LIMIT, Question
 from flowdeck_devtools.core.clock import Clock, SystemClock
 from flowdeck_devtools.core.history import History, published
 from flowdeck_devtools.core.inbox import Inbox, login_name
@@ -54,7 +54,7 @@ class Session:
         also: Sequence[Path] = (),
     ) -> None:
         self.store = store
-        """The store; of several the first, which SQL, ledger, evals and metrics are about."""
+        """The store; of several the first."""
         self.stores = (store, *also)
         self.clock = clock or SystemClock()
         self.live = live or LiveStore(store, clock=self.clock, also=also)
@@ -169,6 +169,12 @@ class Session:
 
     def run(self, root_run_id: str) -> RunRow | None:
         return self.live.index.rows.get(root_run_id) or self._older.get(root_run_id)
+
+    def question(self, limit: int = ROWS_LIMIT) -> Question:
+        """Something that asks every store by SQL; stopped with the window."""
+        asking = Question(self.store, limit, self.stores[1:])
+        self.questions.append(asking)
+        return asking
 
     def store_of(self, row: RunRow | None) -> Path:
         """The store a run is in."""

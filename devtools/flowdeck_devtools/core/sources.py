@@ -2,7 +2,7 @@
 
 Whatever it is becomes a journal in a store of its own, in a temporary folder that goes away with the window; so every
 screen, SQL and the filter language work on it as on any other. Lines are numbered anew, because one file may hold those
-of many writers.
+of many writers. A process that is killed leaves its folder behind; the next that makes one removes it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +25,10 @@ from flowdeck.layout import Layout, WriterLock
 from flowdeck_devtools.core.clock import Clock, HeldClock, ReplayClock, SystemClock
 from flowdeck_devtools.core.wire import head
 
-__all__ = ["Source", "SourceError", "lines_of_file", "open_file", "open_lines", "open_pipe"]
+__all__ = ["Source", "SourceError", "lines_of_file", "open_file", "open_lines", "open_pipe", "remove_left_behind"]
 
+_FOLDER = "flowdeck-file-"
+_SETTLED_S = 60.0
 _WRITER = "w0000000000000source"
 _HEADER = b'{"flowdeck":"journal"'
 _BATCH = 512
@@ -47,7 +50,10 @@ class Source:
         self.words = words
         """What it is, for the top line: ``file``, ``pipe``, ``replay 10x``."""
         self.clock: Clock = SystemClock()
-        self.store = Path(tempfile.mkdtemp(prefix="flowdeck-file-"))
+        remove_left_behind()
+        self.store = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        self._held = os.open(self.store, os.O_RDONLY)
+        fcntl.flock(self._held, fcntl.LOCK_EX)
         self.closing = threading.Event()
         self.problem: str | None = None
         self._layout = Layout.create(self.store / "store")
@@ -97,12 +103,29 @@ class Source:
             self._file.close()
         self._lock.release()
         shutil.rmtree(self.store.parent, ignore_errors=True)
+        with suppress(OSError):
+            os.close(self._held)
 
     def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def remove_left_behind() -> None:
+    """Remove the folders of this user that no process holds any more: theirs was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                found = os.fstat(held)
+                # One that was made just now may not be locked yet.
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _SETTLED_S:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _numbered(line: bytes, number: int) -> bytes:

@@ -3,99 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
+from flowdeck_devtools.core.attempt import Attempt, Wait
 from flowdeck_devtools.core.model import chunk_name
 from flowdeck_devtools.core.scope import Segment, parse_scope
 from flowdeck_devtools.core.spool import NO_LINES, Lines, LineSpool
-from flowdeck_devtools.core.status import moved
 from flowdeck_devtools.core.text import clean
 from flowdeck_devtools.core.wire import decode
 
-__all__ = ["GOING_ON", "Attempt", "Outcome", "Role", "SpanNode", "Wait", "one_of"]
+__all__ = ["COUNTED", "GOING_ON", "Role", "SpanNode", "one_of", "short_json"]
 
 MAX_LINES_PER_SPAN = 2_000
 Role = Literal["span", "group", "item"]
 
-
-@dataclass(slots=True)
-class Wait:
-    """A stretch of waiting for an answer. ``end_us`` is ``None`` while it lasts."""
-
-    interrupt_id: str
-    start_us: int
-    end_us: int | None = None
-
-
-class Outcome(msgspec.Struct, gc=False, frozen=True):
-    """How an attempt failed. Most do not, so it is not part of every one."""
-
-    will_retry: bool = False
-    cancelled: bool = False
-    """It ended because something beside it failed."""
-    propagated: bool = False
-    """Its error was raised elsewhere and passed through."""
-    origin: str | None = None
-    """The run its error was raised in, where the event says so."""
-    error: Mapping[str, Any] | None = None
-
-
-FINE = Outcome()
-
-
-class Attempt(msgspec.Struct, gc=False):
-    """One run of a step: its own run id, start, end and outcome."""
-
-    run_id: str
-    number: int = 1
-    started_us: int | None = None
-    ended_us: int | None = None
-    reached: str = "unknown"
-    """The status its events led to; ``status`` says more of one that failed."""
-    moved_at: int = -1
-    """Place of the last event that moved it: epoch and number in one, see :func:`moved`."""
-    outcome: Outcome = FINE
-
-    def move(self, event_type: str, epoch: int, seq: int) -> None:
-        """Take one event, in any order and any number of times."""
-        self.reached, self.moved_at = moved(self.reached, self.moved_at, event_type, epoch, seq)
-
-    @property
-    def error(self) -> Mapping[str, Any] | None:
-        return self.outcome.error
-
-    @property
-    def origin(self) -> str | None:
-        return self.outcome.origin
-
-    @property
-    def propagated(self) -> bool:
-        return self.outcome.propagated
-
-    @property
-    def status(self) -> str:
-        if self.reached == "failed":
-            outcome = self.outcome
-            if outcome.will_retry:
-                return "retried"
-            if outcome.cancelled:
-                return "cancelled"
-            if outcome.propagated:
-                return "propagated"
-        return self.reached
-
-
-_COUNTED = ("completed", "running", "failed", "waiting", "unknown", "created", "retried", "propagated", "cancelled")
+COUNTED = ("completed", "running", "failed", "waiting", "unknown", "created", "retried", "propagated", "cancelled")
 _BITS = 20
-_SHIFTS = {status: place * _BITS for place, status in enumerate(_COUNTED)}
-_OTHERS = len(_COUNTED) * _BITS
+_SHIFTS = {status: place * _BITS for place, status in enumerate(COUNTED)}
+_OTHERS = len(COUNTED) * _BITS
 _MASK = (1 << _BITS) - 1
 """Statuses are counted in one whole number, 20 bits each: more than a trace has nodes. A counter object per node took
 300 bytes; the number of a step whose one child is done is 1, which costs nothing."""
-
 
 GOING_ON = sum(_MASK << _SHIFTS[status] for status in ("running", "waiting", "retried", "created", "unknown"))
 """The part of the counts that says whether anything of a subtree goes on."""

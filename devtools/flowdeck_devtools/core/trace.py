@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from flowdeck_devtools.core.attempt import Attempt, Outcome, Wait
 from flowdeck_devtools.core.model import WAIT_EVENTS, projected_as, wait_ids
 from flowdeck_devtools.core.scope import parse_scope
-from flowdeck_devtools.core.span import GOING_ON, Attempt, Outcome, Role, SpanNode, Wait, one_of
+from flowdeck_devtools.core.span import GOING_ON, Role, SpanNode, one_of
 from flowdeck_devtools.core.spool import LineSpool
 from flowdeck_devtools.core.status import ENDED, transition
 from flowdeck_devtools.core.wire import Event, Head, Lineage, decode

@@ -157,6 +157,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("sql-right", "l,right", "Right", "sql", "sideways(1)", "Columns further right; in the catalog: open"),
     Action("sql-history", "f8", "History", "sql", "history", "Queries asked before", 30),
     Action("sql-examples", "f2", "Examples", "sql", "examples", "Queries to begin with", 26),
+    Action("sql-store", "s", "Store", "sql", "next_store", "Of several stores: ask all of them, or the next one"),
     Action("sql-catalog", "ctrl+b", "Catalog", "sql", "catalog", "Show or hide views and columns", 24, True),
     # Evals
     Action("evals-open", "o", "Open run", "evals", "open_run('candidate')", "Open the case's run (or enter)", 40),
@@ -169,6 +170,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("metrics-longer", "l,right", "Longer", "metrics", "window(1)", "A longer window up to now", 39),
     Action("metrics-plot", "p", "Plot", "metrics", "next_plot", "The next plot; on a narrow screen one is shown", 36),
     Action("metrics-runs", "o", "Runs", "metrics", "runs_of", "The runs of the flow under the cursor", 34),
+    Action(
+        "metrics-store", "s", "Store", "metrics", "next_store", "Of several stores: numbers of all, or the next one"
+    ),
     Action("metrics-zoom", "z", "Zoom pane", "metrics", "zoom_pane", "One pane over the whole screen, and back", 30),
     # Inbox
     Action("inbox-edit", "a", "Answer", "inbox", "edit", "Go to the form (also enter)", 40),

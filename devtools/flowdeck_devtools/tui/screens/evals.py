@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,7 +11,6 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.content import Content
 
-from flowdeck_devtools.core.asking import Question
 from flowdeck_devtools.core.columns import Column
 from flowdeck_devtools.core.evalboard import (
     ROUNDS_SQL,
@@ -23,7 +22,7 @@ from flowdeck_devtools.core.evalboard import (
     compare,
     sessions_of,
 )
-from flowdeck_devtools.core.facts import Section
+from flowdeck_devtools.core.facts import Section, store_name
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.text import clean, count, day_time, duration, short_id
 from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
@@ -84,13 +83,13 @@ class EvalsScreen(DeckScreen):
         self._worse_only = False
 
     def body(self) -> ComposeResult:
-        self.sessions_asked = Question(self.session.store)
-        self.rounds_asked = Question(self.session.store, limit=100_000)
-        self.session.questions += [self.sessions_asked, self.rounds_asked]
+        self.sessions_asked = self.session.question()
+        self.rounds_asked = self.session.question(100_000)
+        columns: tuple[Column, ...] = _SESSION_COLUMNS
+        if len(self.session.stores) > 1:
+            columns = (*columns[:2], Column("store", "STORE", 10, most=18, flex=1, priority=1), *columns[2:])
         self.headline = HeadLine(id="headline")
-        self.sessions = VirtualTable[EvalSession](
-            _SESSION_COLUMNS, self._session_cell, lambda one: one.id, id="sessions"
-        )
+        self.sessions = VirtualTable[EvalSession](columns, self._session_cell, lambda one: one.id, id="sessions")
         self.cases = VirtualTable[Case](_CASE_COLUMNS, self._case_cell, lambda one: one.id, id="cases")
         self.viewer = JsonView(id="case")
         yield self.headline
@@ -132,7 +131,7 @@ class EvalsScreen(DeckScreen):
                 ("evals run SUITE.yaml writes its results into the store", "dim"),
                 ("x on a run keeps it as a case", "dim"),
             ]
-            self.sessions.show(sessions_of(answer.rows))
+            self.sessions.show(sessions_of(answer.rows, answer.origins))
         self._compare()
         rounds = self.rounds_asked.answer
         if rounds is not None and rounds.problem is None and rounds.label == self._pair and self._pair is not None:
@@ -169,8 +168,9 @@ class EvalsScreen(DeckScreen):
 
     def _headline(self) -> None:
         left: list[tuple[str, str]] = [(" Evals ", "strong")]
-        problem = next((q.answer.problem for q in (self.sessions_asked, self.rounds_asked)
-                        if q.answer is not None and q.answer.problem not in (None, "stopped")), None)  # fmt: skip
+        answers = [q.answer for q in (self.sessions_asked, self.rounds_asked) if q.answer is not None]
+        told = (one.problem or one.unanswered for one in answers)
+        problem = next((words for words in told if words not in (None, "stopped")), None)
         shown, pair = self._comparison, self._pair
         if problem:
             left.append((f"  ✗ {problem}", "failed"))
@@ -200,6 +200,8 @@ class EvalsScreen(DeckScreen):
                 return ("b", "accent") if self._pair is not None and row.id == self._pair[0] else ("", "dim")
             case "verdict":
                 return row.status, _VERDICTS.get(row.verdict, "waiting")
+            case "store":
+                return store_name(row.store or self.session.store), "violet"
             case "suite":
                 return row.suite, "text"
             case "session":
@@ -228,9 +230,11 @@ class EvalsScreen(DeckScreen):
             case "delta":
                 delta = row.delta
                 return (f"{delta:+.0%}", "failed" if delta < 0 else "ok") if delta else ("", "dim")
-        bad = [one for one in row.candidate if one.state != "passed"]
+        bad = [one for one in row.candidate if not one.good]
         found = [name for one in bad for name in (one.failed_checks or ([one.error] if one.error else []))]
         states = {one.state for one in row.candidate} - {"passed", "failed"}
+        if any(one.control for one in bad):
+            states.add("passed and must fail")
         return clean(", ".join([*sorted(states), *dict.fromkeys(found)])), "dim"
 
     # -- one case ----------------------------------------------------------------------------------------------
@@ -258,6 +262,8 @@ class EvalsScreen(DeckScreen):
             return
         self.query_one("#case-pane").border_title = Content(clean(case.id, limit=80))
         sections: list[Section] = []
+        if changes := case.changes():
+            sections.append(("base → now", changes, "title"))
         for name, rounds in (("now", case.candidate), ("base", case.base)):
             for one in rounds:
                 sections += _round_sections(name, one)
@@ -269,7 +275,7 @@ class EvalsScreen(DeckScreen):
         case = self.cases.current
         rounds = () if case is None else case.candidate if side == "candidate" else case.base
         # The round that failed tells most.
-        ranked = sorted(rounds, key=lambda one: (one.state == "passed", one.number))
+        ranked = sorted(rounds, key=lambda one: (one.good, one.number))
         return ranked[0].run_id if ranked else None
 
     def subject(self) -> RunRow | None:
@@ -328,17 +334,13 @@ def _percent(rate: float | None) -> str:
 
 def _round_sections(name: str, one: Round) -> list[Section]:
     lasted = f"  {duration(one.wall_ms * 1e3)}" if one.wall_ms is not None else ""
-    role = "ok" if one.state == "passed" else "failed" if one.state == "failed" else "waiting"
-    sections: list[Section] = [(f"{name}, round {one.number}: {one.state}{lasted}", None, role)]
+    role = "ok" if one.good else "failed" if one.state in ("passed", "failed") else "waiting"
+    state = f"{one.state}, as it must" if one.control and one.good else one.state
+    sections: list[Section] = [(f"{name}, round {one.number}: {state}{lasted}", None, role)]
     if one.error:
         sections.append((one.error, None, "failed"))
-    checks: dict[str, Any] = {}
-    for check in one.checks:
-        label = clean(str(check.get("name") or check.get("check") or "check"))
-        good = check.get("ok", check.get("passed"))
-        checks[label] = "holds" if good else check.get("detail") or check.get("error") or "does not hold"
-    if checks:
-        sections.append(("", checks, "title"))
+    if one.verdicts:
+        sections.append(("", one.verdicts, "title"))
     if one.record.get("output") is not None:
         sections.append(("output", one.record["output"], "title"))
     return sections

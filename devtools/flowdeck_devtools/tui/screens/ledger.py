@@ -11,9 +11,8 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 
-from flowdeck_devtools.core.asking import Question
 from flowdeck_devtools.core.columns import Column
-from flowdeck_devtools.core.facts import Section, store_option
+from flowdeck_devtools.core.facts import Section, store_name, store_option
 from flowdeck_devtools.core.ledger import SQL, Entry, PendingRequests, merged, of_rows
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.text import clean, clock_time, count, day_time, short_id
@@ -37,6 +36,7 @@ COLUMNS = (
     Column("reason", "WHAT, WHY", 14, flex=3),
     Column("effect", "EFFECT", 9, flex=2, most=40),
 )
+STORE = Column("store", "STORE", 10, most=18, flex=1, priority=1)
 REFRESH_SECONDS = 1.0
 """The history is asked again no sooner, and only when something was done."""
 SLOW_FACTOR = 20
@@ -62,12 +62,13 @@ class LedgerScreen(ViewsMixin, DeckScreen):
         self._shown: str | None = None
 
     def body(self) -> ComposeResult:
-        self.question = Question(self.session.store)
-        self.requests = PendingRequests(self.session.store)
-        self.session.questions.append(self.question)
+        stores = self.session.stores
+        self.question = self.session.question()
+        self.requests = PendingRequests(*stores)
         self.headline = HeadLine(id="headline")
         self.bar = FilterBar("actor:ana kind:cancel,answer flow:refund* last:1d …", id="filter")
-        self.table = VirtualTable[Entry](COLUMNS, self._cell, lambda entry: entry.key, id="acts")
+        columns = COLUMNS if len(stores) == 1 else (COLUMNS[0], STORE, *COLUMNS[1:])
+        self.table = VirtualTable[Entry](columns, self._cell, _key, id="acts")
         self.viewer = JsonView(id="act")
         yield self.headline
         yield self.bar
@@ -90,8 +91,8 @@ class LedgerScreen(ViewsMixin, DeckScreen):
             return
         self._state = state
         answer = self.question.answer
-        rows = answer.rows if answer is not None and answer.problem is None else ()
-        self._entries = merged(of_rows(rows), self.requests.entries)
+        told = of_rows(answer.rows, answer.origins) if answer is not None and answer.problem is None else []
+        self._entries = merged(told, self.requests.entries)
         passes = self._passes
         shown = self._entries if passes is None else [one for one in self._entries if passes(one.fields())]
         self.table.empty = self._empty_text()
@@ -120,7 +121,8 @@ class LedgerScreen(ViewsMixin, DeckScreen):
         waiting = sum(1 for entry in self._entries if entry.outcome == "pending")
         if waiting:
             left.append((f"  ! {waiting} not applied yet", "waiting"))
-        problem = self.requests.problem or (self.question.answer.problem if self.question.answer else None)
+        answer = self.question.answer
+        problem = self.requests.problem or (answer.problem or answer.unanswered if answer else None)
         if problem:
             left.append((f"  ✗ {problem}", "failed"))
         self.headline.show(left, [(f"acting as {clean(self.session.actor)} ", "faint")])
@@ -140,6 +142,8 @@ class LedgerScreen(ViewsMixin, DeckScreen):
         match column:
             case "time":
                 return day_time(entry.at_us, self.session.clock.now_us()), "dim"
+            case "store":
+                return store_name(entry.store or self.session.store), "violet"
             case "actor":
                 return entry.actor, "strong"
             case "action":
@@ -221,13 +225,17 @@ class LedgerScreen(ViewsMixin, DeckScreen):
             ("all shown as JSON lines", lines),
         ]
         if entry.execution_id:
-            option = store_option(self.session.store)
+            option = store_option(entry.store or self.session.store)
             choices.append(("execution id", entry.execution_id))
             choices.append(("command", f"flowdeck executions show {entry.execution_id}{option}"))
         return choices
 
     def zone_changed(self) -> None:
         self._state = ()
+
+
+def _key(entry: Entry) -> str:
+    return f"{entry.store}-{entry.key}"  # numbers in the inbox are those of one store
 
 
 def _sections(entry: Entry) -> list[Section]:

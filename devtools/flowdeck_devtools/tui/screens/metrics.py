@@ -8,12 +8,12 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid, Vertical
 
-from flowdeck_devtools.core.asking import Question
 from flowdeck_devtools.core.braille import axis_label
 from flowdeck_devtools.core.columns import Column
-from flowdeck_devtools.core.metrics import WINDOWS, Board, Window, board, load_prices, sql
+from flowdeck_devtools.core.metrics import WINDOWS, Board, Window, board, load_prices, sql, together
 from flowdeck_devtools.core.text import clean, clock_time, count, duration
-from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
+from flowdeck_devtools.tui.screens.base import scoped
+from flowdeck_devtools.tui.screens.stores import StoreChoice
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.plot import LinePlot, Series
 from flowdeck_devtools.tui.widgets.tiles import Tile, Tiles
@@ -41,7 +41,7 @@ _PLOTS = ("runs", "duration", "errors", "tokens")
 Flow = tuple[str, float, float, float | None]
 
 
-class MetricsScreen(DeckScreen):
+class MetricsScreen(StoreChoice):
     """Tiles, four plots, two tables; on a narrow screen one plot at a time."""
 
     place: ClassVar[str] = "metrics"
@@ -58,9 +58,8 @@ class MetricsScreen(DeckScreen):
         self._plot = 0
 
     def body(self) -> ComposeResult:
-        self.question = Question(self.session.store, limit=100_000)
-        self.session.questions.append(self.question)
-        self.prices = load_prices(self.session.store)
+        self.question = self.session.question(100_000)
+        self.prices = load_prices(*self.session.stores)
         self.headline = HeadLine(id="headline")
         self.tiles = Tiles(id="tiles")
         self.plots = {name: LinePlot(id=f"plot-{name}") for name in _PLOTS}
@@ -109,23 +108,41 @@ class MetricsScreen(DeckScreen):
         if self.question.version != self._seen:
             self._seen = self.question.version
             answer = self.question.answer
-            if answer is not None and answer.problem is None and answer.label == self.window:
-                self._board = board(answer.rows, self.window, self.prices)
+            if answer is not None and answer.problem is None and answer.label == self._label:
+                rows = together(answer.rows) if self._several else answer.rows
+                self._board = board(rows, self.window, self.prices)
                 self._show()
         self._headline()
 
     def _ask(self) -> None:
         self._asked_at = self.session.clock.monotonic()
-        self.question.ask(sql(self.window, self.session.clock.now_us()), label=self.window)
+        query = sql(self.window, self.session.clock.now_us(), spread=self._several)
+        self.question.ask(query, label=self._label, only=self.only)
+
+    @property
+    def _label(self) -> object:
+        return self.window, self.only
+
+    @property
+    def _several(self) -> bool:
+        """Numbers of several stores are put together."""
+        return len(self.session.stores) > 1 and self.only is None
+
+    def store_chosen(self) -> None:
+        self._ask()
+        self._headline()
 
     def _headline(self) -> None:
         left: list[tuple[str, str]] = [(" Metrics ", "strong"), (f"  last {self.window.label}", "text")]
         left.append((f"  a point is {duration(self.window.bucket * 1e6)}", "dim"))
+        left += self.store_words
         answer = self.question.answer
-        if answer is None or answer.label != self.window:
+        if answer is None or answer.label != self._label:
             left.append(("  reading …", "dim"))
         elif answer.problem and answer.problem != "stopped":
             left.append((f"  ✗ {answer.problem}", "failed"))
+        elif answer.unanswered:
+            left.append((f"  ✗ {answer.unanswered}", "failed"))
         right = self.prices.problem or ("" if self.prices.models else "no prices.toml: cost is unknown")
         self.headline.show(left, [(f"{clean(right)} ", "failed" if self.prices.problem else "faint")])
 

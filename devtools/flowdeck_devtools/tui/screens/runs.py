@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 
 from flowdeck_devtools.core.columns import Column
-from flowdeck_devtools.core.facts import copy_run, place_label
+from flowdeck_devtools.core.facts import copy_run, place_label, store_name
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.status import ORDER, glyph
 from flowdeck_devtools.core.text import clean, count, day_time, duration, short_id, sparkline
@@ -195,8 +195,7 @@ class RunsScreen(ViewsMixin, DeckScreen):
                 mark = "◆ " if row.run_id in self._marked else ""
                 return mark + clean(row.name or row.kind or "run"), "strong" if row.is_open else "text"
             case "store":
-                store = self.session.store_of(row)
-                return clean(store.parent.name if store.name == ".flowdeck" else store.name), "violet"
+                return store_name(self.session.store_of(row)), "violet"
             case "run":
                 return short_id(clean(row.run_id)), "dim"
             case "started":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,14 +15,15 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 
-from flowdeck_devtools.core.asking import Answer, Question
-from flowdeck_devtools.core.facts import python_query, store_option
+from flowdeck_devtools.core.asking import Answer
+from flowdeck_devtools.core.facts import python_query, store_name, store_option
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.sqlbook import EXAMPLES, QueryHistory, cell_text, export, plain, plot_columns
 from flowdeck_devtools.core.text import clean, count
 from flowdeck_devtools.tui.screens.asking import AskDialog, Asked
-from flowdeck_devtools.tui.screens.base import DeckScreen, scoped
+from flowdeck_devtools.tui.screens.base import scoped
 from flowdeck_devtools.tui.screens.dialogs import PickDialog
+from flowdeck_devtools.tui.screens.stores import StoreChoice
 from flowdeck_devtools.tui.widgets.bars import HeadLine
 from flowdeck_devtools.tui.widgets.catalog import Catalog
 from flowdeck_devtools.tui.widgets.jsonview import JsonView
@@ -35,8 +37,8 @@ __all__ = ["SqlScreen"]
 _RUN_COLUMNS = ("root_run_id", "run_id", "execution_id")
 
 
-class SqlScreen(DeckScreen):
-    """Catalog, editor, rows."""
+class SqlScreen(StoreChoice):
+    """Catalog, editor, rows. Of several stores the rows stand one below the other, with the store before them."""
 
     place: ClassVar[str] = "sql"
     BINDINGS: ClassVar[list[BindingType]] = scoped("sql")
@@ -48,8 +50,7 @@ class SqlScreen(DeckScreen):
         self._answer: Answer | None = None
 
     def body(self) -> ComposeResult:
-        self.question = Question(self.session.store)
-        self.session.questions.append(self.question)
+        self.question = self.session.question()
         self.history = QueryHistory()
         self.headline = HeadLine(id="headline")
         self.catalog = Catalog(id="catalog")
@@ -90,12 +91,12 @@ class SqlScreen(DeckScreen):
         question = self.question
         if question.version != self._seen and question.answer is not None:
             self._seen = question.version
-            self._take(question.answer)
+            self._take(_with_store(question.answer))
         self._headline()
 
     def _headline(self) -> None:
         question, answer = self.question, self._answer
-        left: list[tuple[str, str]] = [(" SQL ", "strong"), (" read-only ", "dim")]
+        left: list[tuple[str, str]] = [(" SQL ", "strong"), (" read-only ", "dim"), *self.store_words]
         if question.running:
             left.append((f"  … {time.monotonic() - question.begun:.1f} s   esc stops it", "waiting"))
         elif answer is not None and answer.problem:
@@ -104,6 +105,8 @@ class SqlScreen(DeckScreen):
             more = f"+ (the first {count(len(answer.rows))} are shown)" if answer.cut else ""
             rows = f"{count(len(answer.rows))}{more} row{'' if len(answer.rows) == 1 else 's'}"
             left.append((f"  {rows}  {answer.seconds:.3f} s", "ok"))
+            if answer.unanswered:
+                left.append((f"  ✗ {answer.unanswered}", "failed"))
         self.headline.show(left, [(f"at most {count(question.limit)} rows ", "faint")])
 
     def _take(self, answer: Answer) -> None:
@@ -127,8 +130,13 @@ class SqlScreen(DeckScreen):
         query = query.strip().rstrip(";")
         if query:
             self.history.add(query)
-            self.question.ask(query)
+            self.question.ask(query, only=self.only)
             self._headline()
+
+    def store_chosen(self) -> None:
+        if self._answer is not None:
+            self.action_run()
+        self._headline()
 
     def action_history(self) -> None:
         self._pick("Asked before", [(query.replace("\n", " "), "", query) for query in self.history.queries])
@@ -268,16 +276,25 @@ class SqlScreen(DeckScreen):
 
     def copy_choices(self) -> list[tuple[str, str]]:
         query = self.editor.text.strip()
-        store = store_option(self.session.store)
+        asked = self.session.stores if self.only is None else (self.only,)
+        commands = [f"flowdeck sql {shlex.quote(query)}{store_option(store)}" for store in asked]
         choices = [
             ("query", query),
-            ("command", f"flowdeck sql {shlex.quote(query)}{store}"),
-            ("Python", python_query(query, self.session.store)),
+            ("command", "\n".join(commands)),
+            ("Python", "\n".join(python_query(query, store) for store in asked)),
         ]
         record = self._record()
         if record is not None:
             choices.insert(0, ("row as JSON", json.dumps(record, ensure_ascii=False, indent=2)))
         return choices
+
+
+def _with_store(answer: Answer) -> Answer:
+    """The store of each row as its first column, where several were asked."""
+    if not answer.origins:
+        return answer
+    rows = tuple((store_name(store), *row) for store, row in zip(answer.origins, answer.rows, strict=True))
+    return replace(answer, columns=("store", *answer.columns), types=("VARCHAR", *answer.types), rows=rows)
 
 
 def _opened(value: Any) -> Any:
