@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from flowdeck.definition.blueprint import Blueprint, Chunk
 from flowdeck.definition.declaring import DeclaringScope
 from flowdeck.definition.plan import Plan, compile_plan
+from flowdeck.definition.portability import obstacles
 from flowdeck.definition.portable import PortableFlow
 from flowdeck.definition.settings import Settings, SettingsScope
 from flowdeck.errors import DefinitionError
@@ -293,6 +294,18 @@ class TriggerFlow(
             self._entrypoint = f"{self._module}:{found[0]}" if found else None
 
         return self._entrypoint
+
+    def check_portable(self, engine: str = "postgres") -> list[str]:
+        """Return what keeps other processes from going on with this flow's executions; empty when nothing does.
+
+        Args:
+            engine: ``postgres`` or ``dbos``.
+
+        Raises:
+            ValueError: there is no such engine.
+        """
+        name = self.name if self._label != "sub_flow" or self.name == "sub_flow" else None
+        return obstacles(engine, name=name, entrypoint=self.entrypoint, provider=self._provider)
 
     def declare_to(self, center: EventCenter, fingerprint: str, entrypoint: str | None) -> dict[str, Any] | None:
         """Return the payload of ``definition_declared``, or ``None`` when this Event Center has had it."""

@@ -223,6 +223,32 @@ async def test_prompts(host: Runtime, events: Collector) -> None:
             loaded.load_prompt({"input": "no", "model": "other"})
 
         assert loaded.slots["input"] == "hi Bo"
+        assert "[INPUT]\nhalf \N{REPLACEMENT CHARACTER}" in await agent.input("half \ud83d").async_start()
+
+
+async def test_sections_over_the_wire(host: Runtime, events: Collector) -> None:
+    """Fields come while the model writes; a section that is missing is asked for again; events name the format."""
+    first = "### title\nA storm\n\n### tags\n```json\n[]\n```\n"
+    second = f"{first}### body\nIt rains.\n\n### Notes\nStill.\n"
+    with asking(host, [first, ModelReply(second, piece=3)]) as (agent, server):
+        spec = {"title": (str, "short"), "tags": [(str, "lower case")], "body": (str, "long", True)}
+        response = agent.input("x").output(spec, format="auto").get_response()
+        items = [item async for item in response.get_async_generator("instant", retries=True)]
+        assert await response.async_get_data() == {
+            "title": "A storm",
+            "tags": [],
+            "body": "It rains.\n\n### Notes\nStill.",
+        }
+
+    assert [(item.path, item.attempt) for item in items if item.is_complete] == [
+        ("title", 1), ("tags", 1), ("title", 2), ("tags", 2), ("body", 2)
+    ]  # fmt: skip
+    asked = server.requests[0]["messages"][-1]["content"]
+    assert "### title\n<text: short>" in asked
+    assert "### tags\n```json\n[<str>, …]\n```" in asked
+    (built, _) = events.of("prompt.built")
+    assert built.payload["output_format"] == "hybrid"
+    assert built.payload["prompt"]["output"].startswith("Answer in Markdown")
 
 
 async def test_sessions(host: Runtime, events: Collector) -> None:

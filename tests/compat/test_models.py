@@ -81,6 +81,25 @@ async def test_a_requester_plugin(main: AgentlyMain) -> None:
         main.create_request("c").input("x").get_response()
 
 
+def test_a_prompt_by_itself(main: AgentlyMain) -> None:
+    """It shows what a request would send."""
+    prompt = main.create_prompt("letter")
+    prompt.set("input", "Dear ${who}", {"who": "Ann"})
+    prompt["instruct"] = "Be brief."
+    prompt.append("instruct", "Be kind.")
+    prompt.set("system", "You write letters.")
+    assert prompt.to_text() == "[INSTRUCTIONS]\n- Be brief.\n- Be kind.\n\n[INPUT]\nDear Ann"
+    assert [message["role"] for message in prompt.to_messages()] == ["system", "user"]
+    prompt.delete("instruct")
+    assert (prompt.to_text(), prompt["input"], prompt.get("instruct"), prompt.name) == (
+        "Dear Ann", "Dear Ann", None, "letter",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'inptu'"):
+        prompt.set("inptu", 1)
+
+    assert isinstance(main.create_agent("a"), main.AgentType)
+
+
 async def test_settings_of_old(main: AgentlyMain) -> None:
     """``OpenAICompatible`` names a model, ``set_api_key`` its key; slash paths are a setting."""
     with pytest.raises(ModelNotConfigured):

@@ -31,6 +31,7 @@ WRITES: dict[str, str | None] = {
     for scope in ("state", "runtime_data", "flow_data")
 }
 HELPER = "event_type message"
+ANSWERS = "ensure_keys validate_handler key_style max_retries raise_ensure_failure"
 
 # Name -> the parameters the behaviour's sections 1 to 5 give it; None: an attribute or a property.
 NAMES: dict[str, dict[str, str | None]] = {
@@ -164,7 +165,9 @@ NAMES: dict[str, dict[str, str | None]] = {
         **dict.fromkeys(["async_error", "async_critical", "error", "critical"], HELPER), "update_base_meta": "",
     },
     "Agently": {
-        **dict.fromkeys(["settings", "event_center", "logger", "workspace"], None), "create_agent": "name",
+        **dict.fromkeys(["settings", "event_center", "logger", "workspace", "plugin_manager", "AgentType"], None),
+        **dict.fromkeys(["action", "tool", "action_runtime", "execution_environment"], None),
+        **dict.fromkeys(["create_agent", "create_request", "create_prompt"], "name"), "set_api_key": "api_key",
         **dict.fromkeys(
             ["emit_observation", "async_emit_observation", "emit_runtime", "async_emit_runtime"], "event"
         ),
@@ -176,7 +179,25 @@ NAMES: dict[str, dict[str, str | None]] = {
         **dict.fromkeys(["name", "settings", "action", "tool", "sessions", "activated_session", "workspace"], None),
         "activate_session": "session_id", "deactivate_session": "", "use_workspace": "path_or_backend create mode",
         "use_actions": "items tags", "use_tools": "items tags", "action_func": "", "tool_func": "",
-        "async_use_action_mcp": "transport", "async_use_mcp": "transport",
+        "async_use_action_mcp": "transport", "async_use_mcp": "transport", "create_request": "",
+        **dict.fromkeys(["input", "instruct", "info", "examples", "system", "role"], "mappings always"),
+        "output": "mappings always format", "set_agent_prompt": "key value mappings", "attachment": "always",
+        "register_action_planning_handler": "handler", "register_action_execution_handler": "handler",
+    },
+    "request": {
+        **dict.fromkeys(["input", "instruct", "info", "examples", "system", "role"], "mappings always"),
+        "output": "mappings always format", "set_request_prompt": "key value mappings",
+        **dict.fromkeys(["get_response", "get_result", "start", "async_start", "get_data", "async_get_data"], ANSWERS),
+        **dict.fromkeys(["get_data_object", "async_get_data_object"], ANSWERS), "validate": "",
+        **dict.fromkeys(["get_text", "async_get_text", "get_meta", "async_get_meta"], ""),
+        "get_generator": "type specific", "get_async_generator": "type specific",
+    },
+    "response": {
+        **dict.fromkeys(["id", "attempt_index", "run_context", "result"], None), "cancel_logs": "",
+        **dict.fromkeys(["get_data", "async_get_data"], f"type {ANSWERS}"),
+        **dict.fromkeys(["get_data_object", "async_get_data_object"], ANSWERS),
+        **dict.fromkeys(["get_text", "async_get_text", "get_meta", "async_get_meta"], ""),
+        "get_generator": "type specific", "get_async_generator": "type specific",
     },
     "session": {
         **dict.fromkeys(["id", "auto_resize", "full_context", "context_window", "memo", "session_settings",
@@ -241,6 +262,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "emitter": Agently.event_center.create_emitter("names"),
         "Agently": Agently,
         "agent": agent,
+        "request": (request := agent.create_request().use_model("m", base_url="http://127.0.0.1:9", api_key="k")),
+        "response": request.get_response(),
         "session": flowdeck.compat.Session("names"),
         "workspace": agent.workspace,
         "workspaces": Agently.workspace,
@@ -283,14 +306,16 @@ def test_asynchronous_names_are_asynchronous(objects: dict[str, Any]) -> None:
 
 
 def test_what_is_not_built_says_so() -> None:
-    """A name of a part that is missing raises AttributeError with the reason; hasattr is False, as usual."""
+    """A name of a part that is missing raises AttributeError with what to use; hasattr is False, as usual."""
     text = DOCUMENT.read_text()
     for name in NOT_BUILT:
         assert not hasattr(Agently, name)
-        with pytest.raises(AttributeError, match=rf"Agently\.{name} is not there yet: .*docs/compatibility.md"):
+        with pytest.raises(AttributeError, match=rf"Agently\.{name} is not there: .*docs/compatibility.md"):
             getattr(Agently, name)
 
         assert f"`{name}`" in text, name
+        for method in re.findall(r"(\w+)\(\)", NOT_BUILT[name]):
+            assert hasattr(Agently.action, method) or hasattr(Agently.AgentType, method), method
 
     with pytest.raises(AttributeError, match="no attribute 'ModelRequest'.*docs/compatibility.md"):
         flowdeck.compat.ModelRequest  # type: ignore[attr-defined]

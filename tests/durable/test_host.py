@@ -9,6 +9,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -161,6 +162,36 @@ async def test_a_start_key_starts_once(runtime: Runtime, used: DurableStore) -> 
     ended = await flow.async_start_execution(4, start_key="order 17", services=runtime.services)
     assert ended.id == first.id and ended.is_closed() and ended.get_state("out") == "done"
     await other.async_cancel()
+
+
+async def test_who_looks_while_another_takes_it_up_gets_the_same(
+    runtime: Runtime, used: DurableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second claim would fence the first one out, and its answer with it."""
+    flow, host = asking(interrupt_id="q"), used.host
+    assert host is not None
+    execution_id = (await flow.async_start_execution(1, start_key="k", timeout=0.0, services=runtime.services)).id
+    await eventually(lambda: gc.collect() >= 0 and host.hosted[execution_id].execution is None)
+    look, slow = host.store.get_execution, threading.Event()
+
+    def late(execution_id: str) -> Any:
+        row = look(execution_id)
+        if not slow.is_set():
+            slow.set()
+            assert first.wait(10)
+
+        return row
+
+    first = threading.Event()
+    monkeypatch.setattr(host.store, "get_execution", late)
+    second = asyncio.create_task(host.reopen(flow, execution_id))
+    await asyncio.to_thread(slow.wait, 10)
+    execution = await host.reopen(flow, execution_id)
+    assert execution is not None
+    first.set()
+    assert await second is execution
+    await execution.async_continue_with("q", "yes")
+    assert (await execution.async_close())["out"] == "yes"
 
 
 async def test_a_start_key_needs_a_store(runtime: Runtime) -> None:

@@ -30,13 +30,14 @@ def own_server() -> Iterator[Server]:
 
 
 def cut(server: Server, seconds: float, every: float = 0.2) -> int:
-    """Terminate all connections of workers again and again. Returns how many."""
+    """Terminate all connections again and again. Returns how many."""
     count, end = 0, time.monotonic() + seconds
     tick = threading.Event()
     while time.monotonic() < end:
         with contextlib.suppress(psycopg.OperationalError), server.admin() as connection:
             found = connection.execute(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'flowdeck'"
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             ).fetchone()
             count += int(str(found[0])) if found else 0
 
@@ -78,11 +79,20 @@ def finish(url: str, effects: Path, names: list[str], workers: list[subprocess.P
     check(url, effects, names, 1_000)  # repetitions are counted by outage elsewhere; here: none lost, no gap
 
 
-def outage(server: Server, folder: Path, executions: int, seconds: float, crashes: int) -> int:
+def outage(
+    server: Server,
+    folder: Path,
+    executions: int,
+    seconds: float,
+    crashes: int,
+    script: Path = FENCED,
+    head_start: float = 0.0,
+) -> int:
     url, effects = server.url(), folder / "effects"
     names = ask_for(url, executions)  # type: ignore[arg-type]
-    workers = [spawn(url, effects, FENCED, seconds / 8 + 0.05, 5.0) for _ in range(2)]
+    workers = [spawn(url, effects, script, seconds / 8 + 0.05, 5.0) for _ in range(2)]
     try:
+        time.sleep(head_start)  # let them get into their work; how far is of no matter
         cuts = cut(server, seconds)
         crash(server, crashes)
         finish(url, effects, names, workers)
@@ -103,3 +113,11 @@ def test_cut_connections_and_a_crash_are_survived(own_server: Server, tmp_path: 
 def test_twenty_seconds_of_cuts_and_crashes_in_recovery(own_server: Server, tmp_path: Path) -> None:
     """The same at full size: 20 s of cuts, ten crashes, half of them while the server recovers from the last."""
     assert outage(own_server, tmp_path, 300, 20.0, 10) > 20
+
+
+@pytest.mark.slow
+def test_cuts_and_crashes_under_dbos(own_server: Server, tmp_path: Path) -> None:
+    """The same with DBOS in between, whose connections are cut, too."""
+    pytest.importorskip("dbos", reason="the package dbos is not installed")
+    script = Path(__file__).parent / "process_dbos.py"
+    assert outage(own_server, tmp_path, 200, 10.0, 3, script, 2.5) > 20

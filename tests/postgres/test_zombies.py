@@ -39,14 +39,16 @@ def spawn(url: str, effects: Path, script: Path, seconds: float = 0.3, lease: fl
     return process
 
 
-def take_turns(url: str, effects: Path, executions: int, script: Path, rounds: int) -> list[str]:
+def take_turns(
+    url: str, effects: Path, executions: int, script: Path, rounds: int, head_start: float = 0.5
+) -> list[str]:
     """Let workers freeze wherever they are, replace each other, and thaw."""
     names = ask_for(url, executions)  # type: ignore[arg-type]
     frozen: list[subprocess.Popen[str]] = []
     try:
         for _ in range(rounds):
             worker = spawn(url, effects, script)
-            time.sleep(0.5)  # let it get into its work; how far is of no matter
+            time.sleep(head_start)  # let it get into its work; how far is of no matter
             worker.send_signal(signal.SIGSTOP)
             frozen.append(worker)
             time.sleep(LEASE)  # its lease runs out
@@ -68,10 +70,12 @@ def take_turns(url: str, effects: Path, executions: int, script: Path, rounds: i
     return names
 
 
-def zombies(server: Server, folder: Path, executions: int, rounds: int) -> int:
+def zombies(
+    server: Server, folder: Path, executions: int, rounds: int, script: Path = FENCED, head_start: float = 0.5
+) -> int:
     """Return how many executions were taken over, after everything was found right."""
     url, effects = server.url(), folder / "effects"
-    names = take_turns(url, effects, executions, FENCED, rounds)
+    names = take_turns(url, effects, executions, script, rounds, head_start)
     assert violations(url, names) == []  # type: ignore[arg-type]
     keys = Counter((line.split()[0], line.split()[1]) for line in effects.read_text().splitlines())
     assert len(keys) == STEPS * len(names)
@@ -105,17 +109,25 @@ def test_without_the_fence_it_is_corrupted(server: Server, tmp_path: Path) -> No
     pytest.fail("an unfenced store came out clean three times: the tests above prove nothing")
 
 
-def run_with_kills(url: str, folder: Path, executions: int, kills: int, seconds: float) -> int:
-    """Run executions to their end, killing their workers on the way. Returns kills done."""
+def run_with_kills(
+    url: str,
+    folder: Path,
+    executions: int,
+    kills: int,
+    seconds: float,
+    script: Path = FENCED,
+    lives: tuple[float, float] = (0.1, 0.6),
+) -> int:
+    """Run executions to their end, killing their workers after some seconds each. Returns kills done."""
     rng = random.Random()
     effects = folder / "effects"
     names = ask_for(url, executions)  # type: ignore[arg-type]
     done = 0
     while True:
-        worker = spawn(url, effects, FENCED, seconds, 30.0)
+        worker = spawn(url, effects, script, seconds, 30.0)
         if done < kills:
             try:
-                worker.wait(rng.uniform(0.1, 0.6))
+                worker.wait(rng.uniform(*lives))
             except subprocess.TimeoutExpired:
                 worker.send_signal(signal.SIGKILL)
                 worker.communicate()

@@ -31,7 +31,7 @@ def make_review() -> TriggerFlow:
         await data.async_put_into_stream({"event_type": "published", "status": "completed", "artifact_ref": "a://1"})
         await data.async_set_state("answer", data.input)
 
-    flow.to(draft).to(ask).to(publish)
+    flow.to(draft).to(ask).intervention_point(name="before_publish", target="publish").to(publish)
     return flow
 
 

@@ -38,10 +38,16 @@ def test_a_flow_answers_in_envelopes_with_real_status_codes() -> None:
 
 
 def test_the_always_200_of_the_reference_is_an_option() -> None:
-    app = FastAPIHelper(response_provider=make_quick(), always_200=True).use_post("/run")
-    with serving_app(app) as base:
-        failed = httpx.post(base + "/run", json={"data": "boom"})
+    """Scenario A22."""
+    app = FastAPIHelper(response_provider=make_quick(), always_200=True).use_post("/run").use_get("/get")
+    with serving_app(app) as base, httpx.Client(base_url=base, timeout=10) as client:
+        done = client.post("/run", json={"data": {"q": 1}})
+        assert done.json() == {"status": 200, "data": {"n": {"q": 1}}, "msg": None}
+        failed = client.post("/run", json={"data": "boom"})
         assert (failed.status_code, failed.json()["status"]) == (200, 400)
+        assert client.post("/run", json={}).status_code == 422
+        bad = client.get("/get", params={"payload": "bad"})
+        assert (bad.status_code, bad.json()["status"]) == (200, 422)
 
 
 def test_a_flow_that_pauses_answers_202_and_its_stream_ends_with_waiting() -> None:
@@ -82,6 +88,10 @@ def test_generators_agents_and_a_shape_of_ones_own() -> None:
     app = FastAPIHelper(response_provider=numbers, response_warper=lambda value: {"mine": value}).use_post("/run")
     with serving_app(app) as base:
         assert httpx.post(base + "/run", json={"data": 4, "options": {"step": 2}}).json() == {"mine": [0, 2]}
+
+    with serving_app(FastAPIHelper(response_provider=numbers).use_sse("/stream")) as base:
+        frames = 'data: {"status":200,"data":0,"msg":null}\n\ndata: {"status":200,"data":1,"msg":null}\n\n'
+        assert httpx.get(base + "/stream", params=payload(2)).text == frames
 
     with LocalModel(["four"]) as model:
         agent = Runtime().create_agent("helper").use_model("local", base_url=model.base_url, api_key=model.api_key)

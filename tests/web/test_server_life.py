@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_a_run_that_was_taken_over_is_not_told_as_closed(tmp_path: Path) -> None
                 other.execute("UPDATE executions SET writer = 'gone'")
 
             place = f"/review/runs/{run}/interrupts/approve"
-            assert client.post(place, json={"value": {"ok": True}}).status_code == 202
+            assert client.post(place, json={"value": {"ok": True}}).status_code in (200, 202)
             seen = list(events)
             assert seen[-1].event == "dropped" and "taken over" in seen[-1].data["reason"]
 
@@ -121,6 +122,24 @@ def test_a_run_that_was_taken_over_is_not_told_as_closed(tmp_path: Path) -> None
 
         with following(client, f"/review/runs/{run}/events", seen[-1].id) as events:
             assert [event.event for event in events] == ["reset", "message", "message", "closed"]
+
+
+def test_a_run_that_a_living_process_took_over_ends_its_streams_here(tmp_path: Path) -> None:
+    """The host looks after each beat; who comes back is told where the run is, and can still see and answer it."""
+    service, other = FlowService(make_review(), store=tmp_path / "store", runtime=Runtime()), Runtime()
+    with serving(service) as base, httpx.Client(base_url=base, timeout=10) as client, other.use():
+        holder = other.use_store(tmp_path / "store")
+        run = client.post("/review/runs", json={"input": "doc"}).json()["execution_id"]
+        with following(client, f"/review/runs/{run}/events") as events:
+            assert [next(events).event for _ in range(3)][-1] == "waiting"
+            holder.store.claim(run, force=True)
+            service.desk._durable.host.look_around()
+            assert [event.event for event in events] == ["dropped"]
+
+        refused = client.get(f"/review/runs/{run}/events")
+        assert (refused.status_code, refused.json()["owner"]) == (409, holder.store.owner)
+        assert client.get(f"/review/runs/{run}").json()["interrupts"][0]["interrupt_id"] == "approve"
+        holder.close(5.0)
 
 
 def test_a_router_below_a_prefix_opens_its_store_and_tells_where_the_run_is(tmp_path: Path) -> None:
@@ -138,6 +157,23 @@ def test_a_router_below_a_prefix_opens_its_store_and_tells_where_the_run_is(tmp_
     with serving_app(closed) as base:
         refused = httpx.post(base + "/flows/quick/runs", json={"input": 2})
         assert refused.status_code == 503 and "lifespan" in refused.json()["detail"]
+
+
+def test_a_request_that_waits_for_a_run_does_not_hold_up_the_end() -> None:
+    """It is answered with where the run stands."""
+    service = FlowService(make_quick(), runtime=Runtime())
+    with ThreadPoolExecutor() as pool, serving(service) as base:
+        waiting = pool.submit(httpx.post, base + "/quick/runs?wait=60", json={"input": "hang"}, timeout=10)
+        runs = service.desk.flows["quick"]._executions
+        deadline = time.monotonic() + 10
+        while not (found := list(runs.values())) or not found[0].stream._waiters:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+        loop = found[0]._driver.loop
+        assert loop is not None
+        loop.call_soon_threadsafe(service.stop)
+        assert (waiting.result(5).status_code, waiting.result().json()["status"]) == (202, "running")
 
 
 # -- clients that do not behave ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.web.served_flows import make_counter, make_quick, make_review, make_t
 from tests.web.server import following, serving
 from websockets.sync.client import connect
 
-from flowdeck import Runtime
+from flowdeck import Runtime, TriggerFlow
 from flowdeck.web import Caller, FlowService, Webhook
 from flowdeck.web.webhooks import sign_standard
 
@@ -142,6 +142,22 @@ def test_a_hanging_run_is_cancelled(client: httpx.Client) -> None:
     assert client.post(f"/quick/runs/{run}/cancel", json={}).status_code == 409
 
 
+def test_an_intervention_reaches_the_run_and_its_followers(client: httpx.Client) -> None:
+    run = start(client, "review", "doc").json()["execution_id"]
+    with following(client, f"/review/runs/{run}/events") as events:
+        assert [next(events).event for _ in range(3)][-1] == "waiting"
+        said = {"payload": {"tone": "mild"}, "note": "n", "target": "publish"}
+        added = client.post(f"/review/runs/{run}/interventions", json=said)
+        assert (added.status_code, added.json()["outcome"]) == (200, "applied")
+        assert next(events).data["event_type"].startswith("intervention.")
+        client.post(f"/review/runs/{run}/cancel", json={})
+        assert [event.event for event in events][-1] == "closed"
+
+    takes_none = start(client, "quick", "hang", wait=0).json()["execution_id"]
+    for refused in (f"/review/runs/{run}", f"/quick/runs/{takes_none}"):
+        assert client.post(refused + "/interventions", json={"payload": 1}).status_code == 409
+
+
 def test_a_webhook_continues_a_named_interrupt_when_its_signature_is_right(client: httpx.Client) -> None:
     run = start(client, "review", "doc").json()["execution_id"]
     path = f"/review/webhooks/bank/{run}/approve"
@@ -239,6 +255,41 @@ def test_callers_see_only_the_runs_of_their_tenant() -> None:
         assert execution.get_interrupt("approve")["actor"] == "ann"  # type: ignore[index]
 
 
+def test_each_kind_of_route_has_a_guard_of_its_own() -> None:
+    async def nobody() -> None:
+        raise HTTPException(403, "not you")
+
+    guards: dict[str, Any] = dict.fromkeys(("answer", "intervene", "cancel"), nobody)
+    service = FlowService(
+        make_review(), runtime=Runtime(), auth={**guards, "start": known_by_name, "read": lambda: "x"}
+    )
+    with serving(service) as base, httpx.Client(base_url=base, timeout=10) as client:
+        assert client.post("/review/runs", json={"input": "doc"}).status_code == 401
+        run = start(client, "review", "doc", **{"x-user": "ana"}).json()["execution_id"]
+        assert client.get(f"/review/runs/{run}").json()["status"] == "waiting"
+        assert client.post(f"/review/runs/{run}/interrupts/approve", json={"value": {"ok": True}}).status_code == 403
+        for what in ("interventions", "cancel"):
+            assert client.post(f"/review/runs/{run}/{what}", json={"payload": 1}).status_code == 403
+
+
+def test_raw_items_heartbeats_and_other_origins_are_options() -> None:
+    """By default items are product events, and no page of another origin is let in."""
+    service = FlowService(make_review(), runtime=Runtime(), raw_items=True, heartbeat=0.02, origins=["http://ours"])
+    with serving(service) as base, httpx.Client(base_url=base, timeout=10) as client:
+        run = start(client, "review", "doc", origin="http://ours").json()["execution_id"]
+        seen = []
+        with client.stream("GET", f"/review/runs/{run}/events") as response:
+            for line in response.iter_lines():
+                seen.append(line)
+                if line == ": alive":
+                    break
+
+        assert any('"action":"pause"' in line and '"resume_to"' in line for line in seen), seen
+        asked = {"origin": "http://ours", "access-control-request-method": "POST"}
+        preflight = client.options("/review/runs", headers=asked)
+        assert preflight.status_code == 405 and "access-control-allow-origin" not in preflight.headers
+
+
 def test_a_contract_is_in_the_openapi_and_refuses_before_there_is_a_run() -> None:
     flow = make_typed()
     service = FlowService(flow, runtime=Runtime())
@@ -250,11 +301,25 @@ def test_a_contract_is_in_the_openapi_and_refuses_before_there_is_a_run() -> Non
         assert client.post("/typed/runs", json={"input": 2}).json()["result"] == {"twice": 4}
 
 
+def test_a_flow_of_any_language_has_an_address() -> None:
+    with serving(FlowService(named("评审 1"), runtime=Runtime())) as base:
+        started = httpx.post(base + "/评审 1/runs", json={"input": 1})
+        assert httpx.get(base + started.headers["location"]).json() == started.json()
+
+
+def named(name: str) -> TriggerFlow:
+    flow = TriggerFlow(name=name)
+    flow.to(("keep", lambda data: data.set_state("n", data.input)))
+    return flow
+
+
 def test_wrong_services_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one flow"):
         FlowService()
     with pytest.raises(ValueError, match="same name"):
         FlowService(make_quick(), make_quick())
+    with pytest.raises(ValueError, match="is its address"):
+        FlowService(named("a/b"))
     with pytest.raises(ValueError, match="read"):
         FlowService(make_quick(), auth={"start": known_by_name}).app()
     with pytest.raises(ValueError, match="reachable from other machines"):

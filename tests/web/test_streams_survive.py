@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
@@ -128,9 +127,8 @@ def test_two_thousand_readers_lose_and_repeat_nothing(tmp_path: Path) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 5_000:
+    if hard != resource.RLIM_INFINITY and hard < 5_000:
         pytest.skip(f"needs 5,000 open files; this process may have {hard} (ulimit -n)")
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 5_000), hard))
-    assert os.cpu_count()
     run_it(tmp_path / "store", 2_000, 2)

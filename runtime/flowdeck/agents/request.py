@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flowdeck.agents.checks import Checks
 from flowdeck.agents.turn import AgentExecution
 from flowdeck.models.config import ModelConfig
+from flowdeck.models.document import LONE, writable
+from flowdeck.models.output import OutputFormat
 from flowdeck.models.prompt import SLOTS, Prompt
 from flowdeck.models.requester import Message, ModelRequest, ModelRequester
 
@@ -39,9 +41,21 @@ class PromptSlots:
         """What is asked: a text, or any data. ``always=True`` gives it to the agent, for all its requests."""
         return self._slot("input", value, mappings, always)
 
-    def output(self, value: Any, mappings: Mapping[str, Any] | None = None, *, always: bool = False) -> Any:
-        """How the answer shall look; see :class:`~flowdeck.models.output.OutputSpec`. Without it: plain text."""
-        return self._slot("output", value, mappings, always)
+    def output(
+        self,
+        value: Any,
+        mappings: Mapping[str, Any] | None = None,
+        *,
+        always: bool = False,
+        format: OutputFormat | None = None,
+    ) -> Any:
+        """How the answer shall look, and how it is written: ``"json"`` (the default), in sections (``"flat_markdown"``,
+        ``"hybrid"``), or as the values suggest (``"auto"``); see :class:`~flowdeck.models.output.OutputSpec`.
+
+        Without it: plain text.
+        """
+        chained = self._slot("output", value, mappings, always)
+        return chained if format is None else chained._slot("output_format", format, None, always)
 
     def instruct(self, value: Any, mappings: Mapping[str, Any] | None = None, *, always: bool = False) -> Any:
         """How to go about it."""
@@ -97,7 +111,7 @@ class RequestPlan:
 
     def request(self, messages: list[Message]) -> ModelRequest:
         """Return the request as it goes through the port: plain data, no key, no header."""
-        out: ModelRequest = {"model": self.config.name, "messages": messages}
+        out: ModelRequest = {"model": self.config.name, "messages": [_sendable(message) for message in messages]}
         if self.tools:
             out["tools"] = self.tools
 
@@ -200,6 +214,8 @@ class AgentRequest(PromptSlots):
 
         return ModelResponse(self.create_execution(data=data, **checks))
 
+    get_result = get_response
+
     def _plan(self, data: TriggerFlowRuntimeData | None, checks: Checks | None) -> RequestPlan:
         agent = self.agent
         services = agent._services_for(data)
@@ -237,6 +253,14 @@ class AgentRequest(PromptSlots):
     async_get_data = async_start
     get_data = start
 
+    async def async_get_data_object(self, *, data: TriggerFlowRuntimeData | None = None, **checks: Any) -> Any:
+        """Ask, and return the answer as an object; see :meth:`ModelResponse.async_get_data_object`."""
+        return await self.get_response(data=data, **checks).async_get_data_object()
+
+    def get_data_object(self, **checks: Any) -> Any:
+        """Synchronous twin of :meth:`async_get_data_object`."""
+        return self.get_response(**checks).get_data_object()
+
     async def async_get_text(self, **options: Any) -> str:
         """Ask, and return the answer's text."""
         return await self.get_response(**options).async_get_text()
@@ -264,7 +288,13 @@ class AgentRequest(PromptSlots):
         return self.get_response().get_generator(type, **options)
 
 
-Format = Literal["dot", "slash"]
+def _sendable(message: Message) -> Message:
+    """Return a message that can be written as UTF-8: what people paste may hold halves of characters."""
+    content = message.get("content")
+    if type(content) is str and (content.isascii() or LONE.search(content) is None):
+        return message
+
+    return cast("Message", writable(message))
 
 
 def requester_of(config: ModelConfig) -> ModelRequester:

@@ -6,7 +6,7 @@ All of them share one call of the model: whoever comes late gets everything from
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from flowdeck.agents.checks import Checks, Refusal
 from flowdeck.agents.synchronous import closing, in_a_thread
@@ -52,6 +52,11 @@ class ModelResponse:
     def id(self) -> str:
         """The response's id; later attempts have ids of their own."""
         return self.execution.id
+
+    @property
+    def result(self) -> Self:
+        """The response itself, under the name programs for the compatible API have for it."""
+        return self
 
     @property
     def attempt_index(self) -> int:
@@ -262,7 +267,7 @@ class ModelResponse:
     async def _instants(self, attempt: Attempt) -> AsyncIterator[StreamingData]:
         output, style = self.execution.plan.prompt.output, self.streaming_parse_path_style
         structured = output.format != "text"
-        parser = InstantParser(output.root, style=style, attempt=attempt.index)
+        parser = InstantParser(output.root, style=style, attempt=attempt.index, reader=output.section_reader())
         said = False
         async for kind, data in self._pieces(attempt):
             if kind == "delta" and structured:
@@ -271,6 +276,11 @@ class ModelResponse:
                     yield item
             elif kind == "tool_calls":
                 yield StreamingData.of("$tool_calls", data, attempt.index)
+
+        if structured and attempt.error is None:
+            for item in parser.end():
+                said = True
+                yield item
 
         if not said and structured and attempt.answer.problem is None and attempt.answer.text:
             # What looked like the beginning of the document was none: say what was read in the end.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowdeck.agents.agent import Agent
     from flowdeck.agents.request import AgentRequest
     from flowdeck.compat.model_plugins import PluginManager
+    from flowdeck.compat.prompts import LonePrompt
     from flowdeck.environments.manager import ExecutionEnvironmentManager
     from flowdeck.workspace.manager import WorkspaceManager
 
@@ -28,17 +29,14 @@ DEFAULTS: Final[dict[str, Any]] = {
     "runtime.raise_critical": True,
     **{name: "off" for name in CONSOLE_SETTINGS if name != "runtime.show_action_logs"},
 }
-NOT_BUILT: Final = (
-    "AgentType",
-    "action_dispatcher",
-    "action_flow",
-    "action_registry",
-    "action_runtime",
-    "create_dynamic_task",
-    "create_prompt",
-    "skills_executor",
-)
-"""Names of the reference's main object that stand for parts Flowdeck does not have yet."""
+NOT_BUILT: Final = {
+    "action_dispatcher": "Agently.action executes: async_execute_action(), async_call_action()",
+    "action_flow": "Agently.action.loop is the loop, register_action_planning_handler() changes its planning",
+    "action_registry": "Agently.action registers and lists: register_action(), get_action_list(), get_action_func()",
+    "create_dynamic_task": "write the plan as a TriggerFlow, or let an agent with actions plan",
+    "skills_executor": "give an agent actions, or an MCP server: use_actions(), use_mcp()",
+}
+"""Names of the reference's main object that Flowdeck has no part for, and what to use in their place."""
 
 
 class Settings:
@@ -139,6 +137,7 @@ class AgentlyMain:
         return self.runtime.actions
 
     tool = action
+    action_runtime = action
 
     @property
     def execution_environment(self) -> ExecutionEnvironmentManager:
@@ -146,6 +145,19 @@ class AgentlyMain:
         return self.runtime.execution_environment
 
     # -- agents and workspaces -----------------------------------------------------------------------------------
+
+    @property
+    def AgentType(self) -> type[Agent]:
+        """The class of agents."""
+        from flowdeck.agents.agent import Agent
+
+        return Agent
+
+    def create_prompt(self, name: str = "agently_prompt") -> LonePrompt:
+        """Return an empty prompt that belongs to no request; see :class:`~flowdeck.compat.prompts.LonePrompt`."""
+        from flowdeck.compat.prompts import LonePrompt
+
+        return LonePrompt(name)
 
     def create_agent(self, name: str | None = None) -> Agent:
         """Return a new agent; see :class:`flowdeck.agents.Agent`."""
@@ -195,10 +207,7 @@ class AgentlyMain:
 
     def __getattr__(self, name: str) -> Any:
         if name in NOT_BUILT:
-            raise AttributeError(
-                f"Agently.{name} is not there yet: Flowdeck has flows, the Event Center and observation so far "
-                "(docs/compatibility.md)"
-            )
+            raise AttributeError(f"Agently.{name} is not there: {NOT_BUILT[name]} (docs/compatibility.md)")
 
         raise AttributeError(f"Agently has no attribute {name!r}")
 

@@ -108,7 +108,9 @@ class FlowProvider(Provider):
         if execution.is_closed():
             raise InterruptError(f"run {execution_id!r} has ended")
 
-        execution.continue_nowait(interrupt_id, value)
+        if execution.continue_nowait(interrupt_id, value) is None:
+            raise InterruptError(f"run {execution_id!r} is ending")
+
         return await self._rested(execution, 300.0)
 
     def contract(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from flowdeck.durable.client import (
     InterruptRow,
 )
 from flowdeck.durable.control import StateControl, open_control
+from flowdeck.durable.engine import DbosEngine, Durable
 from flowdeck.durable.memory import MemoryStore, Shelf
 from flowdeck.durable.sqlite import SqliteStore
 from flowdeck.durable.statedb import StoreBusy
@@ -28,6 +29,8 @@ __all__ = [
     "AmbiguousInterrupt",
     "AnswerResult",
     "ControlClient",
+    "DbosEngine",
+    "Durable",
     "DurableInfo",
     "ExecutionRow",
     "ExecutionStore",

@@ -128,6 +128,10 @@ class HostedStore(ABC):
     def heartbeat(self, seconds: float) -> None: ...
 
     @abstractmethod
+    def tokens(self, execution_ids: Collection[str]) -> dict[str, int]:
+        """Return the present tokens of those the store knows: a higher one than one's own means it is taken over."""
+
+    @abstractmethod
     def work(self, flows: Collection[str], *, blocked: bool = False, limit: int = 100) -> list[Work]: ...
 
     @abstractmethod

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from flowdeck.definition.skeleton import plan_digest
 from flowdeck.durable.store import Point, Stored
 from flowdeck.errors import ExecutionNotFound, SnapshotError
 
@@ -71,6 +72,8 @@ INPUT_TABLES: Final = (
 
 _unpack = msgspec.msgpack.Decoder().decode
 
+_PLANS_KEPT: Final = 64
+_known: dict[str, bytes] = {}
 _PLANS: Final = "SELECT digest, body FROM definitions WHERE digest IN (SELECT value FROM json_each(?))"
 
 
@@ -151,8 +154,7 @@ def read_from(connection: sqlite3.Connection, found: Found, at: int | None = Non
         if wanted not in ends and wanted != begin:
             raise ValueError(f"execution {execution_id} has no committed point {at}; it has points up to {seq}")
 
-        needed = msgspec.json.encode(_needed(definition, snapshot, batches)).decode()
-        plans: dict[str, bytes] = dict(connection.execute(_PLANS, (needed,)).fetchall())
+        plans = _plans(connection, _needed(definition, snapshot, batches))
         return Stored(
             execution_id, wanted, _unpack(found.header), definition, plans, snapshot, batches,
             msgspec.json.decode(found.resource_keys), found.forked_from, found.forked_at,
@@ -209,6 +211,18 @@ def _needed(definition: str, snapshot: Any, batches: list[tuple[int, list[list[A
         found.update(record[7] for record in records if record[0] == "o")
 
     return sorted(found)
+
+
+def _plans(connection: sqlite3.Connection, needed: list[str]) -> dict[str, bytes]:
+    """Return skeletons by digest; they never change, so what was read once whole is not read again."""
+    found = {digest: _known[digest] for digest in needed if digest in _known}
+    if len(found) < len(needed):
+        found = dict(connection.execute(_PLANS, (msgspec.json.encode(needed).decode(),)).fetchall())
+        for digest, skeleton in found.items():
+            if len(_known) < _PLANS_KEPT and plan_digest(skeleton) == digest:
+                _known[digest] = skeleton
+
+    return found
 
 
 def history(connection: sqlite3.Connection, execution_id: str) -> list[Point]:

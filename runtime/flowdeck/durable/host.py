@@ -8,14 +8,15 @@ that the process lives (a lease, one row for all), so that others know when they
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from flowdeck.durable._alarm import Alarm
 from flowdeck.durable._hosted import HostedStore
+from flowdeck.durable._overtaken import overtaken, tell_overtaken
 from flowdeck.durable.recovery import BlockedVersion, restore
 from flowdeck.durable.store import Claim, Stored
 from flowdeck.errors import ExecutionError, FlowdeckError, MissingResource, SnapshotError
@@ -88,7 +89,7 @@ class Host:
         self._hosted: dict[str, Hosted] = {}
         self._reviving: dict[str, asyncio.Task[Any]] = {}
         self._taking: dict[str, asyncio.Task[TriggerFlowExecution]] = {}
-        self._alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = weakref.WeakKeyDictionary()
+        self._alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Alarm] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
@@ -249,17 +250,21 @@ class Host:
             ExecutionBusy: another process runs it.
             BlockedVersion, MissingResource, SnapshotError: it cannot go on here.
         """
-        hosted = self._hosted.get(execution_id)
-        here = hosted.execution if hosted is not None else None
-        if here is not None:
+        row = None
+        if self._here(execution_id) is None:
+            row = await asyncio.to_thread(self.store.get_execution, execution_id)
+
+        here = self._here(execution_id)  # again: a second claim would fence out who has taken it up meanwhile
+        if here is not None or row is None:
             return here
 
-        row = await asyncio.to_thread(self.store.get_execution, execution_id)
-        if row is None:
-            return None
-
         if row.finished_us is None:
-            return await self.take_up(execution_id, flow=flow)
+            try:
+                return await self.take_up(execution_id, flow=flow)
+            except ExecutionError:
+                row = await asyncio.to_thread(self.store.get_execution, execution_id)
+                if row is None or row.finished_us is None:
+                    raise  # it has not ended meanwhile
 
         stored = await asyncio.to_thread(self.store.load, execution_id)
         fields = {name: getattr(stored, name) for name in Stored.__struct_fields__}
@@ -268,6 +273,10 @@ class Host:
         )
         ended.stream.end()  # its items are all there; whoever reads them must not wait for more
         return ended
+
+    def _here(self, execution_id: str) -> TriggerFlowExecution | None:
+        hosted = self._hosted.get(execution_id)
+        return hosted.execution if hosted is not None else None
 
     def _resources_for(self, flow: TriggerFlow, more: Mapping[str, Any] | None) -> dict[str, Any]:
         given = self.resources() if self.resources is not None else {}
@@ -282,10 +291,10 @@ class Host:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def _alarm(self, loop: asyncio.AbstractEventLoop) -> _Alarm:
+    def _alarm(self, loop: asyncio.AbstractEventLoop) -> Alarm:
         alarm = self._alarms.get(loop)
         if alarm is None:
-            alarm = self._alarms[loop] = _Alarm(self, loop)
+            alarm = self._alarms[loop] = Alarm(self, loop)
 
         return alarm
 
@@ -307,6 +316,7 @@ class Host:
                 _log.warning("the lease could not be renewed: %s", problem)
 
             self._tell_all()
+            self.look_around()
             if self._stop.wait(self.lease / 3):
                 return
 
@@ -319,6 +329,22 @@ class Host:
         # A method of its own: what the thread's frame refers to while it sleeps could not leave the memory.
         for hosted in list(self._hosted.values()):
             _tell_alive(hosted)
+
+    def look_around(self) -> None:
+        """Let those that another process has taken over meanwhile know, and their readers with them."""
+        try:
+            for hosted in overtaken(self.store, self._hosted.values()):
+                tell_overtaken(hosted)
+        except StoreError as problem:
+            _log.warning("it could not be seen who was taken over: %s", problem)
+
+    def leave(self, hosted: Hosted) -> bool:
+        """Another process has claimed it meanwhile. Tell whether it can be taken up anew; in memory it ends first."""
+        if hosted.execution is not None:
+            tell_overtaken(hosted)
+            return False
+
+        return self._hosted.get(hosted.id) is hosted and self._hosted.pop(hosted.id, None) is not None
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -354,42 +380,6 @@ def _tell_alive(hosted: Hosted) -> None:
             loop.call_soon_threadsafe(execution._heartbeat)
         except RuntimeError:
             pass  # it was closed just now
-
-
-class _Alarm:
-    """Wakes parked executions of one loop: a heap and a single timer."""
-
-    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
-        self._host = host
-        self._loop = weakref.ref(loop)  # the table of alarms must not keep loops that have ended
-        self._heap: list[tuple[int, str]] = []
-        self._handle: asyncio.TimerHandle | None = None
-
-    def set(self, hosted: Hosted, wake_us: int) -> None:
-        heapq.heappush(self._heap, (wake_us, hosted.id))
-        if self._heap[0][0] >= wake_us:
-            self._arm()
-
-    def _arm(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-        loop = self._loop()
-        if self._heap and loop is not None:
-            now = self._host.services.clock.time_us()
-            self._handle = loop.call_later(max(0.0, (self._heap[0][0] - now) / 1e6), self._ring)
-
-    def _ring(self) -> None:
-        now = self._host.services.clock.time_us()
-        while self._heap and self._heap[0][0] <= now:
-            due, execution_id = heapq.heappop(self._heap)
-            hosted = self._host._hosted.get(execution_id)
-            if hosted is not None and hosted.strong is None and hosted.wake_us == due:
-                self._host.revive(hosted)
-
-        self._handle = None
-        self._arm()
 
 
 async def _finish(execution: TriggerFlowExecution, action: str, reason: str) -> None:

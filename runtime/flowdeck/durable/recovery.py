@@ -103,7 +103,7 @@ def _origin(claim: Claim, header: dict[str, Any]) -> dict[str, Any]:
 def _attach(execution: TriggerFlowExecution, claim: Claim, replica: Replica, changed: bool) -> None:
     log = execution._log
     assert log is not None
-    log.take_over(claim.token, claim.seq, replica, changed)
+    log.take_over(claim.token, claim.seq, replica, changed, claim.resource_keys)
     numbers = {run.core.execution_id: number for number, run in replica.runs.items() if number}
     _enrol(execution, log, numbers)
     intent = replica.intent

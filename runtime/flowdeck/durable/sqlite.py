@@ -142,6 +142,11 @@ class SqliteStore(HostedStore):
                 (self.owner, _now_us() + round(seconds * 1e6)),
             )
 
+    def tokens(self, execution_ids: Collection[str]) -> dict[str, int]:
+        with self._reader.use() as connection:
+            query = "SELECT execution_id, token FROM durable WHERE execution_id IN (SELECT value FROM json_each(?))"
+            return dict(connection.execute(query, (msgspec.json.encode(list(execution_ids)).decode(),)))
+
     def work(self, flows: Collection[str], *, blocked: bool = False, limit: int = 100) -> list[Work]:
         with self._reader.use() as connection:
             values = {

@@ -126,11 +126,15 @@ class Worker:
                     self._told_away = False
         finally:
             self.report.parked = sum(h.strong is None for h in self.host.hosted.values())
-            await asyncio.to_thread(self.durable.close, 5.0)
+            await self._let_go()
             for task in self._tasks:
                 task.cancel()
 
         return self.report
+
+    async def _let_go(self) -> None:
+        """Commit what is left, and give back what is open."""
+        await asyncio.to_thread(self.durable.close, 5.0)
 
     async def run_one(self, execution_id: str, *, force: bool = False) -> TriggerFlowExecution:
         """Take up one execution, and return it when it waits for somebody or has ended.
@@ -184,6 +188,11 @@ class Worker:
     def _look(self, room: int) -> tuple[list[Work], list[InboxRow]]:
         hosted = self.host.hosted
         work = self.store.work(list(self.flows), blocked=self._first, limit=room + len(hosted))
+        for each in work:
+            held = hosted.get(each.execution_id)
+            if held is not None and held.token < each.token and self.host.leave(held):
+                del hosted[held.id]  # it was taken over, and left behind again
+
         mine = [w for w in work if w.execution_id not in hosted and w.execution_id not in self.report.refused]
         names = [*self.flows, *(flow.entrypoint for flow in self.flows.values() if flow.entrypoint)]
         starts = [row for row in self.store.starts(names) if row.id not in self._asked]
@@ -269,7 +278,7 @@ class Worker:
                 del self._running[execution_id]
             elif execution._log is not None and execution._log.error is not None:
                 del self._running[execution_id]  # another process has taken it over
-            elif execution.is_idle() and execution._log is not None and execution._log.idle and _rests(execution):
+            elif execution.is_idle() and execution._log is not None and execution._log.idle and rests(execution):
                 del self._running[execution_id]  # parked: its host takes it up again
 
     def _active(self) -> int:
@@ -295,6 +304,6 @@ class Worker:
         self.store.wait_change(timeout, self._stop)
 
 
-def _rests(execution: TriggerFlowExecution) -> bool:
+def rests(execution: TriggerFlowExecution) -> bool:
     """Whether nothing will happen to an idle execution by itself, soon: it asks somebody, or never closes."""
     return bool(execution._core.open) or not execution.auto_close or execution.auto_close_timeout is None

@@ -359,7 +359,7 @@ _EVALS: tuple[Row, ...] = (
     (
         "eval.session_started",
         "INFO",
-        "session_id suite suites level selected jobs argv git_sha host python resumed",
+        "session_id suite suites level selected jobs argv git_sha host python resumed shard scored merged",
         None,
         "An evaluation began.",
     ),
@@ -367,14 +367,15 @@ _EVALS: tuple[Row, ...] = (
         "eval.round_finished",
         "INFO",
         "session_id suite case_id case_hash round level state reason wall_us work_us virtual_us attempts run_id "
-        "execution_id error checks findings metrics output",
+        "execution_id error checks findings metrics output control tokens cost_usd of_session",
         None,
         "One round of one case, with its checks.",
     ),
     (
         "eval.verdict",
         "INFO",
-        "session_id suite verdict code reasons totals excused flaky level baseline git_sha passed failed rounds lost",
+        "session_id suite verdict code reasons rules totals excused flaky quarantined sees advice level baseline "
+        "git_sha passed failed rounds lost",
         None,
         "What the evaluation came to; a later one of the same session (resumed) replaces it.",
     ),

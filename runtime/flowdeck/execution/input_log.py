@@ -19,6 +19,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.definition.skeleton import dump_plan, plan_digest
@@ -210,7 +211,7 @@ class InputLog:
             news = ledger.news()
             self.add(["i", core.child, core.seq, ledger.dump() if recorded is None else news, core.version])
 
-    def take_over(self, token: int, seq: int, replica: Any, changed: bool) -> None:
+    def take_over(self, token: int, seq: int, replica: Any, changed: bool, resource_keys: Iterable[str]) -> None:
         """Go on from a state that was loaded from the store.
 
         Args:
@@ -218,8 +219,10 @@ class InputLog:
             seq: inputs the store holds.
             replica: what was replayed: backoffs, inbox rows and sub flows under way.
             changed: the definition is another one than the inputs were written under.
+            resource_keys: the names of the runtime resources as the store has them.
         """
         self.token, self.seq, self.written = token, seq, True
+        self._resource_keys = tuple(resource_keys)
         self.due, self.rows = dict(replica.due), dict(replica.rows)
         self.child_count = replica.child_count
         self._taken_intent = replica.intent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import weakref
 from collections import deque
@@ -12,6 +13,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 __all__ = ["Mailbox", "mailbox", "together"]
+
+_log = logging.getLogger("flowdeck.durable")
 
 
 class Mailbox:
@@ -48,8 +51,15 @@ class Mailbox:
     def _drain(self) -> None:
         self._posted = False  # first, so that what comes while we drain wakes the loop again
         for _ in range(len(self._waiting)):
-            call, arguments = self._waiting.popleft()
-            call(*arguments)
+            try:
+                call, arguments = self._waiting.popleft()
+            except IndexError:  # another thread drains, too: the loop has ended
+                return
+
+            try:
+                call(*arguments)
+            except Exception:  # those behind it are of other executions
+                _log.exception("an execution could not be told of its commit")
 
 
 _holding = threading.local()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from flowdeck.models.json_stream import Grown, JsonReader, Part, Text
+from flowdeck.models.sections import SectionReader
 
 __all__ = ["InstantParser", "PathStyle", "StreamingData"]
 
@@ -34,7 +35,7 @@ class StreamingData:
 
     __slots__ = ("_length", "_reader", "_style", "_value", "attempt", "delta", "indexes", "is_complete", "parts")
 
-    def __init__(self, grown: Grown, reader: JsonReader | None, style: PathStyle, attempt: int) -> None:
+    def __init__(self, grown: Grown, reader: JsonReader | SectionReader | None, style: PathStyle, attempt: int) -> None:
         self.parts: tuple[Part, ...] = grown.parts
         self._value = grown.value
         self._length = grown.length
@@ -104,16 +105,31 @@ class InstantParser:
     """Turns the text of one answer, piece by piece, into :class:`StreamingData`.
 
     Time is linear in the answer's length, whatever the pieces' size.
+
+    Args:
+        reader: what reads the answer; JSON by default.
     """
 
     def __init__(
-        self, root: Literal["object", "array", "any"] = "any", *, style: PathStyle = "dot", attempt: int = 1
+        self,
+        root: Literal["object", "array", "any"] = "any",
+        *,
+        style: PathStyle = "dot",
+        attempt: int = 1,
+        reader: SectionReader | None = None,
     ) -> None:
-        self.reader = JsonReader(root)
+        self.reader: JsonReader | SectionReader = JsonReader(root) if reader is None else reader
         self._style: PathStyle = style
         self._attempt = attempt
 
     def feed(self, piece: str) -> Iterator[StreamingData]:
         """Read ``piece`` and return what it said."""
+        return self._items(self.reader.feed(piece))
+
+    def end(self) -> Iterator[StreamingData]:
+        """Return what the end of the answer said."""
+        return self._items(self.reader.end())
+
+    def _items(self, grown: list[Grown]) -> Iterator[StreamingData]:
         reader, style, attempt = self.reader, self._style, self._attempt
-        return (StreamingData(grown, reader, style, attempt) for grown in reader.feed(piece))
+        return (StreamingData(each, reader, style, attempt) for each in grown)

@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any, Final, Literal, NamedTuple
 
-__all__ = ["MAX_DEPTH", "Grown", "JsonReader"]
+__all__ = ["MAX_DEPTH", "Grown", "JsonReader", "Text", "copied"]
 
 MAX_DEPTH: Final = 200
 """Nesting a model's answer may have; the same as jiter's limit."""
@@ -124,18 +124,18 @@ class JsonReader:
     def partial(self) -> Any:
         """Return a copy of the document as far as it is known, with the string under way."""
         if self._text is None or not self._stack:
-            return _copied(self.root)
+            return copied(self.root)
 
         top, text = self._stack[-1], self._text.upto(self._text.length)
         if type(top.value) is list:
             top.value.append(text)
-            copy = _copied(self.root)
+            copy = copied(self.root)
             top.value.pop()
         else:
             missing = object()
             before = top.value.get(top.key, missing)
             top.value[top.key] = text
-            copy = _copied(self.root)
+            copy = copied(self.root)
             if before is missing:
                 del top.value[top.key]
             else:
@@ -181,6 +181,10 @@ class JsonReader:
         self._rest = text[at:]
         self._offset += at
         return out
+
+    def end(self) -> list[Grown]:
+        """Return what only the end of the text tells: nothing, a document says itself that it is complete."""
+        return []
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
@@ -365,9 +369,10 @@ def _may_become_escape(text: str) -> bool:
     return len(text) == 1 or (text[1] == "u" and all(each in "0123456789abcdefABCDEF" for each in text[2:]))
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """Return a copy of plain data: its objects and lists anew."""
     kind = type(value)
     if kind is dict:
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
 
-    return [_copied(item) for item in value] if kind is list else value
+    return [copied(item) for item in value] if kind is list else value

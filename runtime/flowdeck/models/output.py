@@ -6,36 +6,26 @@ A specification is written as the answer itself, with types in place of values::
 
 A third element ``True`` in a tuple names a key that must be there. A pydantic model or any other type is one, too: its
 JSON Schema is shown to the model, and an answer that does not fit is refused.
+
+A mapping may be asked for in sections, a heading for each key (:mod:`flowdeck.models.sections`), in place of JSON.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError, create_model
-from pydantic_core import from_json
 
-__all__ = ["OutputSpec", "ReadAnswer"]
+from flowdeck.models.document import ReadAnswer, Root, read_document
+from flowdeck.models.sections import Kind, SectionReader
 
-Root = Literal["object", "array", "any"]
-_FENCE: Final = re.compile(r"```[a-zA-Z0-9]*\s*\n(.*?)```", re.DOTALL)
-_LONE: Final = re.compile("[\ud800-\udfff]")
-_TRIES: Final = 20
-"""Places in a text where a document may begin that are tried, at most."""
+__all__ = ["OutputFormat", "OutputSpec", "ReadAnswer"]
 
-
-class ReadAnswer(NamedTuple):
-    """What a text was read as."""
-
-    data: Any = None
-    text: str = ""
-    """The part of the answer that was read."""
-    problem: str | None = None
-    reason: str = ""
-    """``parse`` or ``schema`` when there is a problem."""
+OutputFormat = Literal["json", "flat_markdown", "hybrid", "auto"]
+"""How a structured answer is written: JSON; sections of text; sections of text and JSON; as the values suggest."""
 
 
 class OutputSpec:
@@ -43,27 +33,37 @@ class OutputSpec:
 
     Args:
         spec: ``None`` for plain text; else a specification, a pydantic model or another type.
+        format: how it is written. Only a mapping can be asked for in sections; anything else is JSON, with a warning.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or there is no such format.
     """
 
-    def __init__(self, spec: Any = None) -> None:
+    def __init__(self, spec: Any = None, format: OutputFormat | None = None) -> None:
+        if format is not None and format not in get_args(OutputFormat):
+            raise ValueError(f"output format {format!r}: there are {', '.join(get_args(OutputFormat))}")
+
         self.spec = spec
         self._adapter: TypeAdapter[Any] | None = None
         self._object: TypeAdapter[Any] | None = None
         self.root: Root = "object"
         self.ensured: list[str] = []
         """Keys the specification itself marks as needed."""
+        self._sections: dict[str, Kind] = {}
         if spec is None or spec is str:
             self.format = "text"
         elif isinstance(spec, Mapping | list):
-            self.format = "json"
             self.root = "object" if isinstance(spec, Mapping) else "array"
-            self._description = _written(spec, 0)
+            self.format = _format_of(spec, format)
+            if self.format != "json" and isinstance(spec, Mapping):
+                self._sections = {key: _kind_of(item) for key, item in spec.items()}
+                self._description = "\n\n".join(_section(key, item) for key, item in spec.items())
+            else:
+                self._description = _written(spec, 0)
+
             self.ensured = list(_ensured(spec, ""))
         else:
-            self.format = "json"
+            self.format = _format_of(spec, format)
             try:
                 self._adapter = TypeAdapter(spec)
                 schema = self._adapter.json_schema()
@@ -79,6 +79,12 @@ class OutputSpec:
         if self.format == "text":
             return ""
 
+        if self._sections:
+            return (
+                "Answer in Markdown with these sections, in this order, and nothing else. Each begins with its "
+                f"heading, exactly as it stands here, on a line of its own.\n\n{self._description}"
+            )
+
         how = "fits this JSON Schema" if self._adapter is not None else "looks like this, with values for the types"
         kind = {"object": "JSON object", "array": "JSON array", "any": "JSON value"}[self.root]
         return f"Answer with one {kind} and nothing else. It {how}:\n{self._description}"
@@ -88,7 +94,10 @@ class OutputSpec:
         if self.format == "text":
             return ReadAnswer(text, text)
 
-        found = _document(text, self.root)
+        if self._sections:
+            return self._read_sections(text)
+
+        found = read_document(text, self.root)
         if found.problem is not None or self._adapter is None:
             return found
 
@@ -100,6 +109,27 @@ class OutputSpec:
             return ReadAnswer(found.data, found.text, said, "schema")
 
         return found._replace(data=self._adapter.dump_python(value, mode="json"))
+
+    def section_reader(self) -> SectionReader | None:
+        """Return what reads an answer in sections while it is written; ``None`` when it is JSON."""
+        return SectionReader(self._sections) if self._sections else None
+
+    def _read_sections(self, text: str) -> ReadAnswer:
+        reader = SectionReader(self._sections)
+        reader.feed(text)
+        reader.end()
+        if reader.problem is not None:
+            return ReadAnswer(None, text, reader.problem, "parse")
+
+        if reader.root:
+            return ReadAnswer(reader.root, text)
+
+        found = read_document(text, "object")  # the model would rather write JSON
+        if found.problem is None and not self._sections.keys().isdisjoint(found.data):
+            return found
+
+        headings = ", ".join(f"'### {key}'" for key in self._sections)
+        return ReadAnswer(None, text, f"none of the sections is in the answer: {headings}", "parse")
 
     def as_object(self, data: Any) -> Any:
         """Return parsed data as an object: an instance of the given class, or of one made from the specification.
@@ -117,66 +147,6 @@ class OutputSpec:
             self._object = TypeAdapter(_type_of(self.spec, "Answer"))
 
         return self._object.validate_python(data)
-
-
-def _document(text: str, root: Root) -> ReadAnswer:
-    """Return the first JSON document of the wanted kind in ``text``."""
-    wanted: Any = {"object": dict, "array": list, "any": object}[root]
-    stripped = text.strip()
-    first: str | None = None
-    for candidate in _candidates(stripped, root):
-        try:
-            value = from_json(candidate, allow_inf_nan=False)
-        except ValueError as problem:
-            first = first or str(problem)
-            continue
-
-        if isinstance(value, wanted):
-            return ReadAnswer(value, candidate)
-
-    mark = {"object": "{", "array": "[", "any": "{["}[root]
-    decoder = json.JSONDecoder(strict=False, parse_constant=_no_constant)
-    at, tries = -1, 0
-    while tries < _TRIES:
-        places = [place for each in mark if (place := stripped.find(each, at + 1)) >= 0]
-        if not places:
-            break
-
-        at, tries = min(places), tries + 1
-        try:
-            value, end = decoder.raw_decode(stripped, at)
-        except (ValueError, RecursionError) as problem:
-            first = first or str(problem)
-            continue
-
-        if isinstance(value, wanted):
-            return ReadAnswer(_writable(value), stripped[at:end])
-
-    kind = {"object": "JSON object", "array": "JSON array", "any": "JSON value"}[root]
-    return ReadAnswer(None, stripped, f"no whole {kind} in the answer: {first or 'there is none'}", "parse")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _writable(value: Any) -> Any:
-    """Return ``value`` with a replacement character for every half of a surrogate pair."""
-    if isinstance(value, str):
-        return value if value.isascii() else _LONE.sub("\N{REPLACEMENT CHARACTER}", value)
-
-    if isinstance(value, dict):
-        return {_writable(key): _writable(item) for key, item in value.items()}
-
-    return [_writable(item) for item in value] if isinstance(value, list) else value
-
-
-def _candidates(text: str, root: Root) -> Iterator[str]:
-    if text[:1] in "{[" or root == "any":
-        yield text
-
-    for fence in _FENCE.finditer(text):
-        yield fence[1].strip()
 
 
 # -- specifications ------------------------------------------------------------------------------------------------
@@ -224,6 +194,55 @@ def _named(kind: Any) -> str:
         return kind
 
     return "any" if kind is Any or kind is None else getattr(kind, "__name__", None) or str(kind).replace("typing.", "")
+
+
+def _kind_of(spec: Any) -> Kind:
+    """Return what stands in the section of a key."""
+    kind = _split(spec)[0]
+    if isinstance(kind, Mapping) or kind is dict or get_origin(kind) is dict:
+        return "object"
+
+    if isinstance(kind, list) or kind is list or get_origin(kind) is list:
+        return "array"
+
+    return "text" if kind is str or isinstance(kind, str) or get_origin(kind) is Literal else "value"
+
+
+def _format_of(spec: Any, wanted: OutputFormat | None) -> str:
+    """Return how a structured answer is written."""
+    if wanted is None or wanted == "json":
+        return "json"
+
+    if not isinstance(spec, Mapping) or not spec:
+        if wanted != "auto":
+            warnings.warn(
+                f"output format {wanted!r} needs a mapping with keys, not {spec!r:.60}; it is JSON", stacklevel=2
+            )
+
+        return "json"
+
+    if wrong := [key for key in spec if str(key).strip() != key or len(key.splitlines()) != 1 or key.endswith("#")]:
+        raise ValueError(f"output format {wanted!r}: {wrong[0]!r} cannot be a heading")
+
+    if wanted != "auto":
+        return wanted
+
+    kinds = {_kind_of(item) for item in spec.values()}
+    if kinds == {"text"}:
+        return "flat_markdown"
+
+    return "json" if "text" not in kinds or "value" in kinds else "hybrid"
+
+
+def _section(key: str, spec: Any) -> str:
+    """Return what the model is told of a section."""
+    kind, about = _kind_of(spec), _comment(spec)
+    if kind in ("object", "array"):
+        said = f" ({about})" if about else ""
+        return f"### {key}\n```json\n{_written(spec, 0)}\n```{said}"
+
+    name = "text" if kind == "text" and _split(spec)[0] is str else _named(_split(spec)[0])
+    return f"### {key}\n<{name}: {about}>" if about else f"### {key}\n<{name}>"
 
 
 def _ensured(spec: Any, path: str) -> Iterator[str]:

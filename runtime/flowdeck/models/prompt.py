@@ -15,7 +15,9 @@ from flowdeck.models.requester import Message
 
 __all__ = ["SLOTS", "Prompt"]
 
-SLOTS: Final = ("system", "developer", "info", "instruct", "examples", "input", "attachment", "output", "tools")
+_ELSEWHERE: Final = ("output", "output_format", "attachment")
+"""Slots events show in another place, or described."""
+SLOTS: Final = ("system", "developer", "info", "instruct", "examples", "input", "tools", *_ELSEWHERE)
 _TITLES: Final = (
     ("info", "INFORMATION"),
     ("examples", "EXAMPLES"),
@@ -45,7 +47,7 @@ class Prompt:
 
                 self.slots[name] = _joined(self.slots[name], value) if name in self.slots else value
 
-        self.output = OutputSpec(self.slots.get("output"))
+        self.output = OutputSpec(self.slots.get("output"), self.slots.get("output_format"))
         self.history: list[Message] = []
         self.action_results: Any = None
         self.correction: str = ""
@@ -54,7 +56,7 @@ class Prompt:
     @property
     def request_slots(self) -> dict[str, Any]:
         """The slots as events show them."""
-        shown = {name: value for name, value in self.slots.items() if name not in ("output", "attachment")}
+        shown = {name: value for name, value in self.slots.items() if name not in _ELSEWHERE}
         if self.output.format != "text":
             shown["output"] = self.output.described
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from flowdeck.durable import AnswerResult, ControlClient, ExecutionRow, InterruptRow
+from flowdeck.errors import InterventionError
 from flowdeck.triggerflow import TriggerFlowExecution
 from flowdeck.web.access import Caller
 
@@ -124,10 +125,18 @@ class Control:
     async def intervene(
         self, run: TriggerFlowExecution | ExecutionRow, asked: Mapping[str, Any], caller: Caller
     ) -> Answered:
-        """Add an intervention: ``{"payload", "note"?, "target"?, "metadata"?}``."""
+        """Add an intervention: ``{"payload", "note"?, "target"?, "metadata"?}``.
+
+        Raises:
+            InterventionError: the run takes none, or not this one.
+        """
         if self._client() is not None or isinstance(run, ExecutionRow):
             body = {"payload": asked["payload"], "note": asked.get("note"), "metadata": asked.get("metadata")}
-            return await self._ask("intervene", run.id, asked.get("target"), body, caller, None)
+            answered = await self._ask("intervene", run.id, asked.get("target"), body, caller, None)
+            if answered.outcome == "rejected":
+                raise InterventionError(answered.detail or f"run {run.id} refused it")
+
+            return answered
 
         await run.async_intervene(
             asked["payload"],

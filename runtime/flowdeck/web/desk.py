@@ -292,21 +292,35 @@ class Desk:
         return sorted(found, key=lambda each: each["opened_at"] or 0.0)[:limit]
 
 
-async def come_to_rest(execution: TriggerFlowExecution, seconds: float) -> bool:
-    """Wait until a run has ended or waits for somebody; tell whether it has, within so many seconds."""
+async def come_to_rest(execution: TriggerFlowExecution, seconds: float, stop: asyncio.Event | None = None) -> bool:
+    """Wait until a run has ended or waits for somebody; tell whether it has, in so many seconds and before ``stop``."""
     stream = execution.stream
+    if stream.closed or stream.resting:
+        return True
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    stopped = None if stop is None else loop.create_task(_happens(stop))
     try:
-        async with asyncio.timeout(seconds):
-            while not (stream.closed or stream.resting):
-                changed = stream.changed()
-                try:
-                    await changed
-                finally:
-                    stream.forget(changed)
-    except TimeoutError:
-        return False
+        while not (stream.closed or stream.resting):
+            changed = stream.changed()
+            waits = {changed} if stopped is None else {changed, stopped}
+            try:
+                await asyncio.wait(waits, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stream.forget(changed)
+
+            if not changed.done():
+                return False
+    finally:
+        if stopped is not None:
+            stopped.cancel()
 
     return True
+
+
+async def _happens(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _is_ours(execution: TriggerFlowExecution) -> bool:

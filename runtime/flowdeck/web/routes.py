@@ -5,6 +5,7 @@
 import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -158,9 +159,9 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         key = request.headers.get("idempotency-key")
         execution, new = await desk.start(flow, body.input, caller_of(who), key=key, task_id=body.task_id)
         if not isinstance(execution, ExecutionRow):
-            await come_to_rest(execution, wait)
+            await come_to_rest(execution, wait, service.stopping)
 
-        headers = {"location": f"{request.url.path}/{execution.id}"}
+        headers = {"location": f"{quote(request.url.path)}/{execution.id}"}
         if not new:
             headers["idempotent-replayed"] = "true"
 
@@ -182,7 +183,7 @@ def flow_routes(service: "FlowService", flow: TriggerFlow) -> APIRouter:
         run = await located(execution_id, caller)
         if wait and not (isinstance(run, ExecutionRow) and run.status == "waiting"):
             execution = await found(execution_id, caller)
-            await come_to_rest(execution, wait)
+            await come_to_rest(execution, wait, service.stopping)
             run = execution
 
         return await run_response(run)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,6 +26,8 @@ from flowdeck.web.socket import socket_routes
 from flowdeck.web.webhooks import Webhook
 
 __all__ = ["FlowService"]
+
+_NO_SEGMENT: Final = re.compile(r"[/{}?#%\\\x00-\x1f]")
 
 
 class FlowService:
@@ -52,7 +55,8 @@ class FlowService:
         keep: how many ended runs stay readable without a store.
 
     Raises:
-        ValueError: no flow, two of one name, or an ``auth`` that leaves a kind of route open.
+        ValueError: no flow, two of one name, a name that can be no part of an address, or an ``auth`` that leaves a
+            kind of route open.
     """
 
     def __init__(
@@ -80,6 +84,10 @@ class FlowService:
         names = {flow.name: flow for flow in flows}
         if len(names) < len(flows):
             raise ValueError("two flows have the same name, which is their address; give each a name of its own")
+
+        for name in names:
+            if name in (".", "..") or _NO_SEGMENT.search(name):
+                raise ValueError(f"the name of flow {name!r} is its address; expected one without / {{ }} ? # % and \\")
 
         services: Services = runtime.services if runtime is not None else current_services()
         self.desk = Desk(names, services, store=store, durability=durability, resources=resources, keep=keep)

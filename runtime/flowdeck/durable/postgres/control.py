@@ -83,6 +83,7 @@ class PostgresControl(StateControl):
         self.boot = boot_id()
         self.lock = lock
         self.bell = Bell(address)
+        self._watcher: PostgresWatcher
         self.lease = lease
         self._beaten = -lease
         super().__init__(Path(str(address)), writer, on_problem=on_problem)
@@ -90,7 +91,7 @@ class PostgresControl(StateControl):
     def _new_handle(self) -> Any:
         return Link(self.address)
 
-    def _new_watcher(self) -> Watcher:
+    def _new_watcher(self) -> PostgresWatcher:
         self._beaten = -self.lease
         return PostgresWatcher(self, self._writer, self._problem)
 
@@ -110,6 +111,10 @@ class PostgresControl(StateControl):
                 self._handle.run(lambda session: session.ask(_GONE, (self.writer,)), begin=None, patience=0.0)
 
         self._handle.close()
+
+    def forget(self, target: Any) -> None:
+        """Deliver nothing more to what was given back; what the same execution has become since is left as it is."""
+        self._watcher.forget(target)
 
     # -- the writer's transactions -------------------------------------------------------------------------------
 
@@ -190,6 +195,12 @@ class PostgresWatcher(Watcher):
     def watch(self, committed: Iterable[Watched]) -> None:
         super().watch(committed)
         self._bell.ring()
+
+    def forget(self, target: Any) -> None:
+        """Deliver nothing more to this opening of an execution."""
+        watched = self._open.pop(target.id, None)
+        if watched is not None and watched.execution is not target:
+            self._open.setdefault(target.id, watched)
 
     def stop(self, timeout: float) -> None:
         self._stop.set()

@@ -28,7 +28,7 @@ from flowdeck.durable.postgres.link import Link, Session
 from flowdeck.durable.postgres.owners import dead_here, is_alive
 from flowdeck.durable.postgres.schema import NOW
 from flowdeck.durable.store import Claim, Point, Retention, Stored, Work
-from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, ExecutionNotFound
+from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, ExecutionFenced, ExecutionNotFound
 from flowdeck.events.ids import new_id as draw_id
 from flowdeck.execution.control import InboxRow
 
@@ -57,6 +57,11 @@ _WORK: Final = f"""
     WHERE e.flow_name = ANY(%(flows)s::text[]) AND e.writer NOT IN (SELECT writer FROM taken)
         AND (f.why <> 'lost' OR e.writer <> %(me)s)
     ORDER BY d.key LIMIT %(limit)s
+"""
+_WAITS: Final = """
+    SELECT token, parked = 1 AND NOT EXISTS (
+        SELECT FROM inbox i WHERE i.execution_id = d.execution_id AND i.outcome IS NULL
+    ) FROM durable d WHERE execution_id = %s FOR NO KEY UPDATE
 """
 _INBOX: Final = "SELECT id, execution_id, kind, target, payload, dedup_key, actor, created_us FROM inbox WHERE"
 _OLD: Final = """
@@ -191,6 +196,36 @@ class PostgresStore(HostedStore):
 
         return self._link.run(work)
 
+    def give_back(self, execution_id: str, token: int) -> bool:
+        """Give an execution that waits up, so that any process may go on; not if it stirs or was asked something.
+
+        Raises:
+            ExecutionFenced: another process has taken it over.
+        """
+
+        def work(session: Session) -> bool:
+            session.ask("SELECT FROM executions WHERE id = %s FOR NO KEY UPDATE", (execution_id,))
+            found: Any = session.ask(_WAITS, (execution_id,)).fetchone()
+            if found is None or found[0] != token:
+                raise ExecutionFenced(f"execution {execution_id} was taken over by another process")
+
+            if found[1]:
+                session.ask("UPDATE durable SET token = token + 1 WHERE execution_id = %s", (execution_id,))
+                session.ask("UPDATE executions SET writer = '' WHERE id = %s", (execution_id,))
+                self._tell(session)
+
+            return bool(found[1])
+
+        return self._link.run(work)
+
+    def gone(self, writers: Collection[str]) -> set[str]:
+        """Return which of these processes are gone: their lease has run out, or they were of this machine and ended."""
+        return self._link.run(
+            lambda session: {writer for writer in writers if not is_alive(session, writer)},
+            begin=None,
+            patience=WORKER_SECONDS,
+        )
+
     def _tell(self, session: Session) -> None:
         session.ask("SELECT pg_notify(%s, '')", (self.address.channel,))
 
@@ -198,6 +233,11 @@ class PostgresStore(HostedStore):
         self._link.run(
             lambda session: beat(session, self.owner, seconds, self.control.boot, self.control.lock()), begin=None
         )
+
+    def tokens(self, execution_ids: Collection[str]) -> dict[str, int]:
+        query = "SELECT execution_id, token FROM durable WHERE execution_id = ANY(%s::text[])"
+        rows = self._link.run(lambda s: s.ask(query, (list(execution_ids),)).fetchall(), begin=None)
+        return {str(row[0]): int(row[1]) for row in rows}
 
     def work(self, flows: Collection[str], *, blocked: bool = False, limit: int = 100) -> list[Work]:
         def look(session: Session) -> list[Work]:
