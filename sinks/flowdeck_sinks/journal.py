@@ -204,6 +204,11 @@ class JournalSink:
         """The store's directory."""
         return self.layout.root
 
+    @property
+    def dropped(self) -> int:
+        """How many events will never be on disk; the same as in :meth:`statistics`, for who asks often."""
+        return self._losses.count
+
     def statistics(self) -> dict[str, int | float | str]:
         """Return counters of events, bytes and segments, and the last refusal of the disk (empty when none)."""
         journal = self._journal

@@ -9,7 +9,17 @@ from typing import Any, Final, NamedTuple
 
 from flowdeck.errors import FlowdeckError
 
-__all__ = ["JSON", "PROTOBUF", "SIGNALS", "BadRequest", "answer_body", "decode_body", "error_body", "inflate"]
+__all__ = [
+    "JSON",
+    "MAX_ITEMS",
+    "PROTOBUF",
+    "SIGNALS",
+    "BadRequest",
+    "answer_body",
+    "decode_body",
+    "error_body",
+    "inflate",
+]
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
@@ -18,8 +28,17 @@ SIGNALS: Final = {"/v1/traces": "trace", "/v1/logs": "logs", "/v1/metrics": "met
 _REQUESTS: Final = {"trace": "ExportTraceService", "logs": "ExportLogsService", "metrics": "ExportMetricsService"}
 _ID_KEYS: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 _WINDOW: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_LISTS: Final = {
+    "trace": (("resource_spans", "resourceSpans"), ("scope_spans", "scopeSpans"), ("spans", "spans")),
+    "logs": (("resource_logs", "resourceLogs"), ("scope_logs", "scopeLogs"), ("log_records", "logRecords")),
+    "metrics": (("resource_metrics", "resourceMetrics"), ("scope_metrics", "scopeMetrics"), ("metrics", "metrics")),
+}
+_FIELDS: Final = (0x0A, 0x12, 0x12)
+"""The tags of these lists in protobuf, alike for all signals."""
 _DEPTH: Final = 100
 """Messages inside messages; protobuf's own limit."""
+MAX_ITEMS: Final = 65_536
+"""Spans or log records of one request. Two bytes can be a span, which takes 160 in memory and tens of microseconds."""
 
 
 class BadRequest(FlowdeckError):
@@ -75,17 +94,22 @@ def decode_body(signal: str, content_type: str, body: bytes) -> Any:
     """Return the ``Export…ServiceRequest`` of a body.
 
     Raises:
-        BadRequest: 400, the body is not what it says.
+        BadRequest: 400, the body is not what it says; 413, there is more in it than :data:`MAX_ITEMS`.
     """
     message = _messages(signal).request
     if content_type == PROTOBUF:
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+        if len(body) > 2 * MAX_ITEMS and _items_of(memoryview(body), MAX_ITEMS) > MAX_ITEMS:
+            raise _too_many(signal)
+
         try:
             return message.FromString(body)
         except DecodeError:
             raise BadRequest(
-                400, f"the body is no {message.DESCRIPTOR.name} in protobuf, or nested more than {_DEPTH} deep"
+                400,
+                f"the body is no {message.DESCRIPTOR.name} in protobuf: damaged, a text that is not UTF-8, or nested "
+                f"more than {_DEPTH} deep",
             ) from None
 
     from google.protobuf.json_format import Error, ParseDict  # type: ignore[import-untyped]
@@ -94,6 +118,9 @@ def decode_body(signal: str, content_type: str, body: bytes) -> Any:
         value = json.loads(body)
         if not isinstance(value, dict):
             raise BadRequest(400, "the body is JSON, but no object")
+
+        if len(_listed([value], signal)) > MAX_ITEMS:
+            raise _too_many(signal)
 
         # Ids are hexadecimal in OTLP's JSON, which protobuf's own JSON knows nothing of; and a lone surrogate is
         # JSON, but no text.
@@ -105,6 +132,53 @@ def decode_body(signal: str, content_type: str, body: bytes) -> Any:
         raise BadRequest(400, "the JSON is not UTF-8") from None
     except (Error, ValueError) as problem:
         raise BadRequest(400, f"the body is no {message.DESCRIPTOR.name} in JSON: {str(problem)[:300]}") from None
+
+
+def _too_many(signal: str) -> BadRequest:
+    return BadRequest(413, f"more than {MAX_ITEMS} {_LISTS[signal][2][0]} in one request; send smaller batches")
+
+
+def _items_of(body: memoryview, most: int, level: int = 0) -> int:
+    """Count the items of a request in protobuf without unpacking it; ends above ``most``, and where it is damaged."""
+    count, at, end = 0, 0, len(body)
+    try:
+        while at < end and count <= most:
+            tag, wire = body[at], body[at] & 7
+            while body[at] & 128:  # a field above 15
+                at += 1
+
+            size, shift, at = 0, 0, at + 1
+            if wire == 2 or wire == 0:
+                while True:
+                    byte = body[at]
+                    at += 1
+                    size |= (byte & 127) << shift
+                    shift += 7
+                    if byte < 128:
+                        break
+
+            if wire == 2:
+                if tag == _FIELDS[level]:
+                    count += 1 if level == 2 else _items_of(body[at : at + size], most - count, level + 1)
+
+                at += size
+            elif wire == 1 or wire == 5:
+                at += 8 if wire == 1 else 4
+            elif wire != 0:
+                break
+    except IndexError:
+        pass  # cut off: the parser says so
+
+    return count
+
+
+def _listed(values: list[Any], signal: str) -> list[Any]:
+    """Return the items of a request in JSON."""
+    for names in _LISTS[signal]:
+        found = [value.get(name) for value in values if isinstance(value, dict) for name in names if name in value]
+        values = [item for items in found if isinstance(items, list) for item in items]
+
+    return values
 
 
 def _prepared(value: Any, surrogates: bool, room: int) -> Any:

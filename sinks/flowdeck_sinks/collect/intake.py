@@ -29,10 +29,12 @@ from flowdeck_sinks.otlp.conventions import SCOPE_NAME
 
 __all__ = ["MAX_BODY", "Answer", "Collector"]
 
-MAX_BODY: Final = 32 * 1024 * 1024
+MAX_BODY: Final = 16 * 1024 * 1024
 """Bytes of one request, unpacked."""
 FLUSH_SECONDS: Final = 10.0
 """Longest time a request waits for the disk."""
+TROUBLE_SECONDS: Final = 0.5
+"""The same after it was in vain: senders that wait in line are told at once to come again."""
 _REASONS: Final = 5
 """Reasons named in one answer."""
 _COUNTERS: Final = (
@@ -86,8 +88,10 @@ class Collector:
         self._seen = Seen(window)
         self._seen.extend(stored_ids(store, window))
         self._count: Counter[str] = Counter()
-        self._written: list[str] = []
-        """The new events of the request at hand."""
+        self._unsure: list[str] = []
+        """Events handed to the journal that are not known to be on disk; the journal's queue bounds them."""
+        self._lost = 0
+        """What the journal had lost when all was known to be on disk."""
         self._trouble = False
 
     def take(self, signal: str, content_type: str, encoding: str, body: bytes) -> Answer:
@@ -103,15 +107,10 @@ class Collector:
                 return self._metrics(message, content_type)
 
             if self._trouble:
-                self._flush()  # nothing more in, before what waits is safe
+                self._flush(TROUBLE_SECONDS)  # nothing more in, before what waits is safe
 
-            losses = self._sink._losses.count
-            self._written.clear()
             rejected, reasons = self._write(signal, message)
-            self._flush()
-            if self._sink._losses.count != losses:  # the writer could not use a line: no acknowledgement
-                self._seen.forget(self._written)
-                raise BadRequest(500, "the store could not take a part of it; see sink.dropped in the store")
+            self._flush(self._flush_seconds)
         except BadRequest:
             self._count["refused_requests"] += 1
             raise
@@ -169,24 +168,35 @@ class Collector:
         if line.event_id in self._seen:
             return False
 
-        losses = self._sink._losses.count
+        lost = self._sink.dropped
         self._sink.accept(line)
-        if self._sink._losses.count != losses:
+        if self._sink.dropped != lost:
+            self._lost += 1  # this one
             self._trouble = True
-            raise BadRequest(503, "the store cannot be written now; what was sent is not lost if it is sent again", 5)
+            raise _again()
 
         self._seen.add(line.event_id)
-        self._written.append(line.event_id)
+        self._unsure.append(line.event_id)
         self._count["events"] += 1
         return True
 
-    def _flush(self) -> None:
-        if self._sink.flush(self._flush_seconds):
-            self._trouble = False
-            return
+    def _flush(self, seconds: float) -> None:
+        """Wait until everything is on disk.
 
-        self._trouble = True
-        raise BadRequest(503, "the store cannot be written now; what was sent is not lost if it is sent again", 5)
+        Raises:
+            BadRequest: It is not in time, or the journal lost some of it: its segment was taken away, for example.
+        """
+        if not self._sink.flush(min(seconds, self._flush_seconds)):
+            self._trouble = True
+            raise _again()
+
+        self._trouble = False
+        unsure, self._unsure = self._unsure, []
+        if self._sink.dropped != self._lost:
+            self._lost = self._sink.dropped
+            self._seen.forget(unsure)
+            self._count["events"] -= len(unsure)
+            raise _again()
 
     def _metrics(self, message: Any, content_type: str) -> Answer:
         points = sum(
@@ -198,6 +208,10 @@ class Collector:
         self._count["metric_points"] += points
         said = "flowdeck collect keeps traces and logs; metrics are counted and not stored" if points else ""
         return Answer(200, answer_body("metrics", content_type, points, said))
+
+
+def _again() -> BadRequest:
+    return BadRequest(503, "the store cannot be written now; what was sent is not lost if it is sent again", 5)
 
 
 def _items(signal: str, message: Any) -> Iterator[tuple[Any, Origin]]:

@@ -15,7 +15,7 @@ import msgspec
 from flowdeck.events.encoding import encode
 from flowdeck.events.record import head_bytes
 
-__all__ = ["MESSAGE_LIMIT", "SOURCE", "Line", "ids_of", "line", "run_bytes", "time_us_of", "whole_id"]
+__all__ = ["MESSAGE_LIMIT", "SOURCE", "Line", "ids_of", "line", "run_bytes", "shortened", "time_us_of", "whole_id"]
 
 SOURCE: Final = "OpenTelemetry"
 """The ``source`` of everything received."""
@@ -51,6 +51,12 @@ def time_us_of(*nanoseconds: int) -> int:
             return max(1, value // 1000)
 
     return 0
+
+
+def shortened(message: str) -> str:
+    """Return a message as an event keeps it: a line of the journal has no room for megabytes outside its payload."""
+    over = len(message) - MESSAGE_LIMIT
+    return message if over <= 0 else f"{message[:MESSAGE_LIMIT]}… [{over} more characters]"
 
 
 def run_bytes(
@@ -104,9 +110,6 @@ def line(
     if duration_us is not None:
         meta += b',"duration_us":%d' % duration_us
 
-    if message is not None and len(message) > MESSAGE_LIMIT:
-        message = f"{message[:MESSAGE_LIMIT]}… [{len(message) - MESSAGE_LIMIT} more characters]"
-
     return Line(
         event_type,
         event_id,
@@ -115,7 +118,7 @@ def line(
                 b'{"event_id":"',
                 event_id.encode(),
                 head_bytes(event_type, SOURCE, level),
-                b"null" if message is None else encode(message),
+                b"null" if message is None else encode(shortened(message)),
                 b',"payload":',
                 b"null" if payload is None else encode(payload),
                 b',"error":',

@@ -79,13 +79,17 @@ def log_lines(record: Any, origin: Origin, received_us: int, copies: Copies) -> 
     at = time_us_of(record.time_unix_nano, record.observed_time_unix_nano) or received_us
     if name == _DETAILS and any(span_id):
         # It belongs to a model's call by its definition: it carries what the span did not.
-        payload: dict[str, Any] = {"meta": genai.model_facts(attributes)}
         given = genai.input_of(genai.MODEL, attributes, [])
         result = genai.output_of(genai.MODEL, attributes, [])
-        payload |= {} if given is None else {"prompt_messages": given}
-        payload |= {} if result is None else {"output_messages": result}
-        payload["otel"] = {"attributes": attributes}
-        return [line(event_id, "prompt.built", "INFO", at, run, payload=payload)]
+        said: dict[str, Any] = {} if given is None else {"prompt_messages": given}
+        said |= {} if result is None else {"output_messages": result}
+        said["otel"] = {"attributes": attributes}
+        out = [line(event_id, "prompt.built", "INFO", at, run, payload=said)]
+        facts = genai.model_facts(attributes)
+        if facts:  # counted once beside the span's own: the views take the largest of a run
+            out.append(line(f"{event_id}.model", "model.meta", "INFO", at, run, payload={"meta": facts}))
+
+        return out
 
     payload = {"attributes": attributes, "scope": origin.scope, "resource": origin.resource}
     message = body if isinstance(body, str) else None

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from flowdeck_sinks.collect import genai
-from flowdeck_sinks.collect.lines import Line, ids_of, line, run_bytes, time_us_of, whole_id
+from flowdeck_sinks.collect.lines import Line, ids_of, line, run_bytes, shortened, time_us_of, whole_id
 from flowdeck_sinks.collect.values import attributes_of, clip, text_of, without_secrets
 
 __all__ = ["Origin", "Refused", "error_of", "identity_of", "span_lines"]
@@ -72,7 +72,7 @@ def error_of(attributes: dict[str, Any], message: str | None = None) -> dict[str
     stack = attributes.get("exception.stacktrace")
     return {
         "type": name or kind,
-        "message": said if isinstance(said, str) else None,
+        "message": shortened(said) if isinstance(said, str) else None,
         "module": module or None,
         "traceback": stack[-32_768:] if isinstance(stack, str) else None,
     }
@@ -220,6 +220,9 @@ def _start_payload(
 
         out |= {"action_name": tool, "action_type": text_of(attributes, "gen_ai.tool.type") or "tool"}
         out["command"] = command
+    elif kind == genai.MODEL:
+        facts = genai.model_facts(attributes)
+        out |= {key: facts[key] for key in ("model", "provider") if key in facts}
     elif kind == genai.AGENT and given is not None:
         out["input"] = given
 

@@ -1,4 +1,4 @@
-"""Views of evaluations: ``eval_sessions``, ``eval_rounds``, ``eval_checks``, over the ``eval.*`` events of a store.
+"""Views of evaluations, ``eval_sessions``, ``eval_rounds``, ``eval_checks`` and ``eval_rules``, over ``eval.*`` events.
 
 Tolerant on purpose: a key that is missing is NULL, one that is new is in ``record``, and a check may stand in its
 round's event or in one of its own.
@@ -10,7 +10,7 @@ from typing import Final
 
 from flowdeck_sinks.store._view import View
 
-__all__ = ["EVAL_CHECKS", "EVAL_ROUNDS", "EVAL_SESSIONS"]
+__all__ = ["EVAL_CHECKS", "EVAL_ROUNDS", "EVAL_RULES", "EVAL_SESSIONS"]
 
 _SESSION: Final = "coalesce(payload ->> '$.session_id', payload ->> '$.session.id', payload ->> '$.session', run_id)"
 _CASE: Final = "coalesce(payload ->> '$.case_id', payload ->> '$.case.id', payload ->> '$.case')"
@@ -145,5 +145,47 @@ GROUP BY of_session, of_suite, case_id, round, check_name""",
         "label": "Its label.",
         "detail": "Why it failed, or how the check itself did.",
         "ts": "When it was checked, UTC.",
+    },
+)
+
+EVAL_RULES: Final = View(
+    "eval_rules",
+    "One row per rule of a session's verdict, with the numbers behind it.",
+    f"""SELECT DISTINCT session_id, found ->> '$.rule' AS rule,
+  coalesce(found ->> '$.measure.state', CASE WHEN found ->> '$.code' = '0' THEN 'ok' ELSE 'failed' END) AS state,
+  TRY_CAST(found ->> '$.code' AS BIGINT) AS code,
+  found ->> '$.measure.method' AS method,
+  TRY_CAST(found ->> '$.measure.n' AS BIGINT) AS n,
+  TRY_CAST(found ->> '$.measure.effect' AS DOUBLE) AS effect,
+  TRY_CAST(found ->> '$.measure.low' AS DOUBLE) AS ci_low,
+  TRY_CAST(found ->> '$.measure.high' AS DOUBLE) AS ci_high,
+  TRY_CAST(found ->> '$.measure.p' AS DOUBLE) AS p,
+  TRY_CAST(found ->> '$.measure.adjusted_p' AS DOUBLE) AS adjusted_p,
+  TRY_CAST(found ->> '$.measure.seed' AS BIGINT) AS seed,
+  found ->> '$.message' AS message
+FROM (
+  SELECT session_id, unnest(list_concat(
+    coalesce(from_json(verdict -> '$.rules', '["JSON"]'), []),
+    coalesce(from_json(verdict -> '$.reasons', '["JSON"]'), []))) AS found
+  FROM (
+    SELECT {_SESSION} AS session_id, arg_max(payload, {_LATEST}) AS verdict
+    FROM events WHERE event_type = 'eval.verdict' GROUP BY 1
+  )
+)
+WHERE session_id IS NOT NULL AND json_type(found) = 'OBJECT'""",
+    {
+        "session_id": "The evaluation run.",
+        "rule": "sampled.regression, budget.tokens, deterministic.new_failures ...",
+        "state": "ok, failed or inconclusive.",
+        "code": "The exit code it asks for; 0 when it holds.",
+        "method": "The statistics, with the kind of interval.",
+        "n": "Cases.",
+        "effect": "What was measured: a rate, a difference of rates, a ratio, a sum.",
+        "ci_low": "Lower end of its interval.",
+        "ci_high": "Upper end.",
+        "p": "One-sided.",
+        "adjusted_p": "Over all tests of the session (Holm): what is compared with alpha.",
+        "seed": "Of what is drawn at random.",
+        "message": "The same in words.",
     },
 )

@@ -16,7 +16,7 @@ from flowdeck.layout import Layout
 from flowdeck_sinks.store._duckdb import as_pattern, quoted
 from flowdeck_sinks.store._view import View
 from flowdeck_sinks.store._views_errors import ERROR_GROUPS, ERRORS, MODEL_CALLS, MODEL_USAGE
-from flowdeck_sinks.store._views_evals import EVAL_CHECKS, EVAL_ROUNDS, EVAL_SESSIONS
+from flowdeck_sinks.store._views_evals import EVAL_CHECKS, EVAL_ROUNDS, EVAL_RULES, EVAL_SESSIONS
 from flowdeck_sinks.store._views_people import INTERNAL, INTERRUPTS, INTERVENTIONS, STREAM_ITEMS
 from flowdeck_sinks.store._views_runs import LIFECYCLE, RUNS, SPANS, STEPS, open_of
 from flowdeck_sinks.store.macros import MACROS, macro_definitions
@@ -60,6 +60,7 @@ VIEWS: Final = (
     EVAL_SESSIONS,
     EVAL_ROUNDS,
     EVAL_CHECKS,
+    EVAL_RULES,
     DAMAGED,
 )
 """The views users see; names beginning with ``_`` are internal."""
