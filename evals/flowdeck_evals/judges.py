@@ -79,7 +79,7 @@ class Judge:
             raise EvalError(f"{self.__check_name__}: {', '.join(sorted(strangers))}: not among its labels")
 
         calibration = self.calibration()
-        self.decides = calibration is not None and calibration.enough and calibration.judge == self.identity()
+        self.decides = calibration is not None and calibration.enough
 
     async def __call__(self, round: Round) -> CheckResult:
         """Look at a round."""
@@ -136,19 +136,34 @@ class Judge:
         kappa = cohen_kappa(self.people, said)
         found = Calibration(len(people), kappa, self.identity())
         body = {"examples": found.examples, "kappa": kappa, "judge": found.judge, "ask": self.ask, "model": self._spec}
-        self._file().write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        others = [one for one in self._calibrations() if (one.get("ask"), one.get("model")) != (self.ask, self._spec)]
+        text = json.dumps({"judges": [*others, body]}, indent=1, ensure_ascii=False)
+        self._file().write_text(text + "\n", encoding="utf-8")
         return found
 
     def calibration(self) -> Calibration | None:
-        """Return the stored one; ``None`` when there is none that can be read."""
+        """Return the stored one of this very judge, question and examples; ``None`` when there is none."""
+        for one in self._calibrations():
+            try:
+                found = Calibration(int(one["examples"]), float(one["kappa"]), str(one["judge"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+
+            if found.judge == self.identity():
+                return found
+
+        return None
+
+    def _calibrations(self) -> list[dict[str, Any]]:
+        """Return what the file has, of every judge with these examples; nothing when it cannot be read."""
         if self.examples is None:
-            return None
+            return []
 
         try:
-            body = json.loads(self._file().read_text(encoding="utf-8"))
-            return Calibration(int(body["examples"]), float(body["kappa"]), str(body["judge"]))
+            found = json.loads(self._file().read_text(encoding="utf-8"))["judges"]
+            return [one for one in found if isinstance(one, dict)]
         except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return []
 
     def identity(self) -> str:
         """Return a hash over everything its agreement was measured with."""

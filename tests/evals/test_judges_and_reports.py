@@ -80,8 +80,9 @@ def test_a_judge_decides_only_when_people_agree(folder: Path, capsys: pytest.Cap
     (folder / "shop.json").write_text(json.dumps(body))
     assert run_command(["calibrate"]) == 1
     assert re.search(
-        r"people and 2 judges together: Krippendorff's alpha 0\.3\d  polite\.jsonl", capsys.readouterr().out
+        r"people and 2 judges together: Krippendorff's alpha 0\.25  polite\.jsonl", capsys.readouterr().out
     )
+    assert run_command(["run", "-q", "--case", "c1"]) == 1  # the other judge of these examples took nothing from it
     write(folder, "give it", examples="polite.jsonl", ask="Is it kind?")
     assert run_command(["run", "-q"]) == 0
     examples.write_text("\n".join(json.dumps({**one, "label": "yes"}) for one in lines))
@@ -125,6 +126,7 @@ def test_reports_have_the_numbers_and_no_scripts(folder: Path, capsys: pytest.Ca
     parser = Strict()
     parser.feed(page)
     assert not {"script", "img", "link", "iframe"} & set(parser.tags) and not parser.loaded
+    assert "Advice: shop/judge polite" in page and '<li value="1">' in page
     assert "svg" in parser.tags and "&lt;img" in page and "sampled.pass_rate" in page
     assert re.search(r"0\.6667 \[0\.2077, 0\.9385\]", page)
     notes = (folder / "gh.txt").read_text()

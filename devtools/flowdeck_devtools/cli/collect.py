@@ -42,8 +42,14 @@ def collect(
     A trace becomes a run, a span a step, a model's call, a tool's or an agent's: runs, sql, devtools and export show
     them. What is answered with 200 is in the store, also after kill -9. Metrics are counted and not stored.
     """
-    from flowdeck_sinks.collect.http import CollectServer, is_loopback
-    from flowdeck_sinks.collect.intake import Collector
+    try:
+        from flowdeck_sinks.collect.decoding import prepare
+        from flowdeck_sinks.collect.http import CollectServer, is_loopback
+        from flowdeck_sinks.collect.intake import Collector
+
+        prepare()
+    except ModuleNotFoundError as problem:
+        raise CliError(f"{problem.name} is not installed: pip install 'flowdeck[otlp]'", 2) from None
 
     if no_token and not is_loopback(host):
         raise CliError(f"--no-token: {host} is reachable from other machines; use a token, or 127.0.0.1", 2)

@@ -51,6 +51,10 @@ def render(summary: Summary) -> str:
         seen = "none at all" if drop is None else f"about {drop * 100:.1f} points"
         parts.append(f"<p>Smallest drop that {n} sampled cases of {_e(name)} can show (80 % power): {seen}.</p>")
 
+    for name, (n, mean, low, high) in verdict.advice.items():
+        sure = "" if low is None or high is None else f", 95 % sure between {low:.3g} and {high:.3g}"
+        parts.append(f"<p>Advice: {_e(name)} {mean:.3g}{sure} ({n} cases); scores never block.</p>")
+
     for title, found in (("Known failures", verdict.excused), ("In quarantine", verdict.quarantined)):
         if found:
             rows = "".join(f"<li><b>{_e(name)}</b>: {_e(why)}" for name, why in found.items())
@@ -66,7 +70,7 @@ def render(summary: Summary) -> str:
 
 
 def _case(one: CaseOutcome, red: bool) -> str:
-    rounds = "".join(f"<li><b>{_e(r.state)}</b> {_e(r.reason)}" for r in one.rounds if r.reason)
+    rounds = "".join(f'<li value="{r.round}"><b>{_e(r.state)}</b> {_e(r.reason)}' for r in one.rounds if r.reason)
     more = f"<details{' open' if red else ''}><summary>rounds</summary><ol>{rounds}</ol></details>" if rounds else ""
     place = f"<br><code>{_e(one.file)}:{one.line}</code>" if one.file else ""
     state = f"{one.state} (must fail)" if one.control else one.state + (", flaky" if one.flaky else "")

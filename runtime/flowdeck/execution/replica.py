@@ -1,9 +1,9 @@
 """A run made again from its input log: header or snapshot, then every committed input in order.
 
 The core is deterministic, so the same inputs give the same state. No handler runs, no clock is read and no definition
-is imported: the plan is the skeleton the inputs were written under. What comes out has the shape of
-``execution.save()``, so it goes into a fresh execution by the way every saved state does, with its checks of a changed
-definition.
+is imported: the plan is the skeleton the inputs were written under. A fresh execution of the same definition takes the
+core over as it is (:mod:`flowdeck.execution.adoption`). In a changed one, or with sub flows under way, it goes the way
+of every saved state, with its checks: :meth:`Replica.dump` has the shape of ``execution.save()``.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from flowdeck.durable import AnswerResult, ControlClient, ExecutionRow, InterruptRow
@@ -19,7 +20,6 @@ __all__ = ["Answered", "Control", "interrupts_of"]
 
 APPLIED_SECONDS: Final = 2.0
 """How long an answer waits for the owner of the run to take it; after that it is accepted and not yet applied."""
-_ALL: Final = 1_000_000
 
 
 class Answered(NamedTuple):
@@ -67,23 +67,24 @@ class Control:
         """Return what the runs of a flow ask, from the store, the longest open first."""
         client = self._given()
 
+        seen: dict[str, bool] = {}
+
+        def shown(row: InterruptRow) -> bool:
+            if row.flow_name == flow_name and row.execution_id not in seen:
+                execution = client.get_execution(row.execution_id)
+                seen[row.execution_id] = execution is not None and visible(execution.tenant_id)
+
+            return seen.get(row.execution_id, False)
+
         def look() -> list[dict[str, Any]]:
-            seen: dict[str, bool] = {}
-            found: list[dict[str, Any]] = []
-            for row in client.list_interrupts(limit=_ALL):
-                if row.flow_name != flow_name:
-                    continue
+            size = limit
+            while True:
+                rows = client.list_interrupts(limit=size)
+                found = list(islice(filter(shown, rows), limit))
+                if len(found) == limit or len(rows) < size:
+                    return [_shown_row(row) for row in found]
 
-                if row.execution_id not in seen:
-                    execution = client.get_execution(row.execution_id)
-                    seen[row.execution_id] = execution is not None and visible(execution.tenant_id)
-
-                if seen[row.execution_id]:
-                    found.append(_shown_row(row))
-                    if len(found) == limit:
-                        break
-
-            return found
+                size *= 8  # the oldest are other flows', or other tenants'
 
         return await asyncio.to_thread(look)
 

@@ -19,6 +19,7 @@ __all__ = [
     "decode_body",
     "error_body",
     "inflate",
+    "prepare",
 ]
 
 JSON: Final = "application/json"
@@ -60,6 +61,18 @@ def _messages(signal: str) -> _Messages:
 
     module = import_module(f"opentelemetry.proto.collector.{signal}.v1.{signal}_service_pb2")
     return _Messages(getattr(module, f"{_REQUESTS[signal]}Request"), getattr(module, f"{_REQUESTS[signal]}Response"))
+
+
+def prepare() -> None:
+    """Import what requests need, so that no request waits for it.
+
+    Raises:
+        ModuleNotFoundError: The extra ``otlp`` is not installed.
+    """
+    import google.protobuf.json_format  # type: ignore[import-untyped]  # noqa: F401
+
+    for signal in SIGNALS.values():
+        _messages(signal)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
@@ -112,7 +125,7 @@ def decode_body(signal: str, content_type: str, body: bytes) -> Any:
                 f"more than {_DEPTH} deep",
             ) from None
 
-    from google.protobuf.json_format import Error, ParseDict  # type: ignore[import-untyped]
+    from google.protobuf.json_format import Error, ParseDict
 
     try:
         value = json.loads(body)

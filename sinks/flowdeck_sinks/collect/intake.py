@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from flowdeck_sinks.collect.decoding import BadRequest, answer_body, decode_body, inflate
+from flowdeck_sinks.collect.decoding import BadRequest, answer_body, decode_body, inflate, prepare
 from flowdeck_sinks.collect.lines import Line
 from flowdeck_sinks.collect.logs import Copies, log_lines
 from flowdeck_sinks.collect.seen import WINDOW, Seen, stored_ids
@@ -70,6 +70,7 @@ class Collector:
 
     Raises:
         flowdeck.layout.StoreError: The store cannot be created or written.
+        ModuleNotFoundError: The extra ``otlp`` is not installed.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Collector:
         window: int = WINDOW,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
+        prepare()
         self.max_body = max_body
         self._own = own
         self._flush_seconds = flush_seconds
