@@ -74,7 +74,7 @@ def _slope(run: Callable[[int], Any], rounds: int = 3) -> dict[str, float]:
 def _suite(target: Any, **case: Any) -> Iterator[Callable[[int], None]]:
     from flowdeck_evals import Case, Suite
 
-    with tempfile.TemporaryDirectory() as store:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as store:  # a publisher may still be at it
 
         def run(count: int) -> None:
             cases = [

@@ -23,6 +23,7 @@ __all__ = ["Baseline", "append_baseline", "baseline_path", "load_baseline", "rea
 
 FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*\Z")
+_OF_A_CASE: Final = {"hash": str, "state": str, "passed": int, "rounds": int}
 
 
 @dataclass(slots=True)
@@ -70,7 +71,8 @@ def load_baseline(path: Path, suite: str) -> Baseline | None:
     """Return the last version of a suite; ``None`` when there is none.
 
     Raises:
-        EvalError: the file is not a baseline, is newer, or has a known failure without reason or end.
+        EvalError: the file is not a baseline, is newer, has a case without what it came to, or a known failure without
+            reason or end.
     """
     versions = read_versions(path).get(suite)
     return versions[-1] if versions else None
@@ -139,6 +141,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _baseline(path: Path, name: str, suite: str, body: Mapping[str, Any]) -> Baseline:
     known_failures = body.get("known_failures", [])
+    if not isinstance(known_failures, list):
+        raise EvalError(f"{path}: suite {suite!r}: known_failures must be a list")
+
     for known in known_failures:
         try:
             date.fromisoformat(known["expires"])
@@ -147,6 +152,14 @@ def _baseline(path: Path, name: str, suite: str, body: Mapping[str, Any]) -> Bas
         except (KeyError, TypeError, ValueError):
             raise EvalError(f"{path}: a known failure needs case, why and expires (YYYY-MM-DD): {known}") from None
 
+    cases = body.get("cases", {})
+    if not isinstance(cases, dict):
+        raise EvalError(f"{path}: suite {suite!r}: cases must be a mapping, by case id")
+
+    for case_id, case in cases.items():
+        if not (isinstance(case, dict) and all(isinstance(case.get(key), kind) for key, kind in _OF_A_CASE.items())):
+            raise EvalError(f"{path}: suite {suite!r}, case {case_id!r}: must have hash, state, passed and rounds")
+
     texts = {key: str(body.get(key, "")) for key in ("session", "why", "author", "time", "git")}
     number = body.get("version", 1)
-    return Baseline(name, suite, cases=body.get("cases", {}), known_failures=known_failures, version=number, **texts)
+    return Baseline(name, suite, cases=cases, known_failures=known_failures, version=number, **texts)

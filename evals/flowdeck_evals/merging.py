@@ -19,6 +19,7 @@ from flowdeck_evals.gate import INTERRUPTED, judge
 from flowdeck_evals.outcomes import RoundOutcome, gather
 from flowdeck_evals.reports import Summary
 from flowdeck_evals.results import Results, load_rounds
+from flowdeck_evals.runner import Options
 from flowdeck_evals.session_files import SessionFile, read_session
 from flowdeck_evals.suite import Suite
 
@@ -160,7 +161,7 @@ def _cases(parts: Sequence[Part], suites: Sequence[Suite[Any, Any]]) -> list[tup
     """Return the cases to judge, in the suites' order.
 
     Raises:
-        NotWhole: one is in two parts, or is not what the suite says now.
+        NotWhole: one is in two parts or in none, or is not what the suite says now.
     """
     found: dict[tuple[str, str], tuple[Part, list[Any]]] = {}
     problems = []
@@ -173,10 +174,13 @@ def _cases(parts: Sequence[Part], suites: Sequence[Suite[Any, Any]]) -> list[tup
 
     out = []
     first = parts[0].file
+    asked = Options(tags=tuple(first.select.get("tags", ())), cases=tuple(first.select.get("cases", ())))
     for suite in suites:
         for case in suite.cases:
             known = found.pop((suite.name, case.id), None)
-            if known is not None:
+            if known is None and suite.name in first.suites and asked.selects(suite.name, case):
+                problems.append(f"case {suite.name}/{case.id} is in no part")
+            elif known is not None:
                 if known[1][0] != case.hash:
                     problems.append(f"case {suite.name}/{case.id} is not as it was when {known[0].name} ran")
 

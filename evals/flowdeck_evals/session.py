@@ -130,10 +130,13 @@ def evaluate(
     every = Options(level=plan.level, rounds=plan.rounds, tags=plan.tags, cases=plan.cases)
     listed = [(suite, case) for suite in suites for case in suite.cases if every.selects(suite.name, case)]
     only = _only(plan, store, suites, earlier)
-    if plan.shard is not None:
-        only = _part(plan.shard, listed, baselines, only)
-    elif plan.stored is not None:
+    if plan.stored is not None:
         only = plan.stored.of(suites).cases
+    elif plan.shard is not None and earlier is None:
+        if plan.failed_last:
+            raise EvalError("--shard with --failed-last: what failed last is known to this machine only")
+
+        only = _part(plan.shard, listed, baselines)
 
     options = Options(
         level=plan.level,
@@ -233,7 +236,6 @@ def _part(
     shard: tuple[int, int],
     listed: list[tuple[Suite[Any, Any], Case[Any, Any]]],
     baselines: dict[str, Baseline],
-    only: frozenset[tuple[str, str]] | None,
 ) -> frozenset[tuple[str, str]]:
     """Return the cases of one part. What it is of all is the same on every machine with the same files."""
     number, parts = shard
@@ -243,7 +245,7 @@ def _part(
         if known.get("wall_us"):
             durations[suite.name, case.id] = known["wall_us"] * case.rounds
 
-    keys = [(suite.name, case.id) for suite, case in listed if only is None or (suite.name, case.id) in only]
+    keys = [(suite.name, case.id) for suite, case in listed]
     if parts > len(keys):
         raise EvalError(f"--shard {number}/{parts}: there are only {len(keys)} cases")
 

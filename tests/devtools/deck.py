@@ -58,7 +58,8 @@ async def until(pilot: Pilot[None], holds: Callable[[], bool], what: str, timeou
     while not holds():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s for {what}")
-        await pilot.pause(0.02)
+        await pilot.pause(0.01)
+    await pilot.pause()  # what came on the screen has its focus before the next key
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:

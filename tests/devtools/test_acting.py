@@ -13,7 +13,10 @@ from tests.devtools.scene import Scene
 
 from flowdeck import Runtime, TriggerFlow
 from flowdeck.durable import ControlClient
+from flowdeck.errors import FlowdeckError
 from flowdeck_devtools.core.acting import Acts, Started, started_of
+from flowdeck_devtools.core.clock import SystemClock
+from flowdeck_devtools.core.opening import open_link
 from flowdeck_sinks.store import query
 
 FLOW = """
@@ -23,6 +26,7 @@ flow = TriggerFlow(name="greet")
 
 @flow.chunk
 async def greet(data):
+    await data.async_set_state("greeted", data.value["name"])
     return {"hello": data.value["name"]}
 
 @flow.chunk
@@ -161,3 +165,29 @@ async def test_the_menu_cancels_a_run_after_a_review_in_the_actors_name(scene: S
             await until(pilot, lambda: bool(client.list_inbox(execution_id=run.execution_id)), "the request")
             (entry,) = client.list_inbox(execution_id=run.execution_id)
         assert (entry.kind, entry.actor, entry.payload) == ("cancel", "ana", {"reason": "twice"})
+
+
+@pytest.mark.anyio
+async def test_snapshot_and_checkpoints_are_opened_from_the_run(made: SimpleNamespace) -> None:
+    """Enter on a line of the links page shows what is stored, as it was after so many inputs."""
+    app = make_app(made.store, clock=SystemClock())
+    async with running(app) as pilot:
+        await until(pilot, lambda: app.session.run(made.run_id) is not None, "the run")
+        app.open_run(made.run_id)
+        await until(pilot, lambda: "greet" in screen_text(app), "its tree")
+        await press(pilot, "b")
+        await until(pilot, lambda: "snapshot: everything" in screen_text(app), "the checkpoints")
+        await press(pilot, "tab", "tab")
+        for words, keys in (("snapshot", ["g", "down", "enter"]), ("checkpoint after", ["down", "enter"])):
+            await press(pilot, *keys)
+            await until(pilot, lambda: "as it is saved" in screen_text(app), words)
+            assert words in screen_text(app)
+            await press(pilot, "escape")
+            await until(pilot, lambda: "as it is saved" not in screen_text(app), "the page again")
+    points = made.client.history(made.execution_id)
+    shown = [
+        open_link(made.store, made.execution_id, ("checkpoint", point.seq))[1] for point in (points[0], points[-1])
+    ]
+    assert shown == [("state", {}, "title"), ("state", {"greeted": "ana"}, "title")]
+    with pytest.raises((FlowdeckError, LookupError)):
+        open_link(made.store, "x-unknown", ("snapshot", None))

@@ -196,8 +196,8 @@ def test_evals(scene: Scene, snap_compare: Compare, size: tuple[int, int]) -> No
     """Two sessions of a suite: what got worse, by how much, and the check that failed."""
     for number, bad in ((1, ()), (2, ("late", "twice"))):
         about = {"session_id": f"s000{number}", "suite": "refunds"}
-        git = {"sha": f"{number}f3a9c17", "dirty": False}
-        scene.emit("eval.session_started", at=number, payload={**about, "git": git, "level": "release"})
+        begun = {**about, "git_sha": f"{number}f3a9c17", "level": "release"}
+        scene.emit("eval.session_started", at=number, payload=begun)
         for place, case in enumerate(("late", "twice", "partial", "other currency")):
             good = case not in bad
             checks = [{"name": "output match", "ok": good, "detail": "amount: 12.5 instead of 0"}]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from tests.execution.support import World, turns
 
+from flowdeck.definition.skeleton import dump_plan, plan_digest
 from flowdeck.durable.memory import MemoryStore, Shelf
 from flowdeck.durable.recovery import restore
-from flowdeck.durable.store import Commit, Done
+from flowdeck.durable.store import Claim, Commit, Done
+from flowdeck.events.center import EventCenter
 from flowdeck.execution.execution import TriggerFlowExecution
+from flowdeck.execution.replica import replay
+from flowdeck.execution.services import Services
+from flowdeck.execution.snapshot import load_state
 from flowdeck.triggerflow import TriggerFlow
 
 __all__ = ["DyingStore", "Process", "finish"]
@@ -59,7 +65,11 @@ class Process:
     def take_up(self, flow: TriggerFlow, execution_id: str, **resources: Any) -> TriggerFlowExecution:
         """Go on with a run from the shelf."""
         claim = self.store.claim(execution_id)
+        expected = as_loaded(flow, deepcopy(claim), resources)
         self.execution = restore(flow, claim, self.services, resources)
+        if expected is not None:  # the core was taken over as it was replayed, or written out and read in: all the same
+            assert (self.execution.save(), self.execution.run_context.encoded) == expected
+
         self.go(self.execution.async_recover())
         return self.execution
 
@@ -84,6 +94,25 @@ class Process:
 
         await asyncio.gather(*self.work, return_exceptions=True)
         await turns(3)
+
+
+def as_loaded(flow: TriggerFlow, claim: Claim, resources: dict[str, Any]) -> tuple[dict[str, Any], bytes] | None:
+    """Return what a recovered run saves, if its state goes the way of every saved one; ``None`` in another flow."""
+    replica = replay(claim.header, claim.plans, claim.definition, claim.snapshot, claim.batches)
+    if plan_digest(dump_plan(flow.plan)) != replica.root.definition:
+        return None
+
+    auto_close, timeout = replica.root.settings
+    other = flow.create_execution(
+        execution_id=claim.execution_id,
+        runtime_resources=resources,
+        auto_close=auto_close,
+        auto_close_timeout=timeout,
+        services=Services(center=EventCenter()),
+    )
+    flow.remove_execution(other)
+    load_state(other, replica.dump(claim.token - 1, claim.resource_keys), "utf-8", trusted=True)
+    return other.save(), other.run_context.encoded
 
 
 async def finish(process: Process, answer: Callable[[Any], Any]) -> dict[str, Any] | None:

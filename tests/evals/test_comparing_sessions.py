@@ -146,6 +146,52 @@ def test_parts_are_one_session_or_nothing(evals: Evals, tmp_path: Path, monkeypa
     assert evals("merge", str(tmp_path / "nowhere"))[0] == 3
 
 
+def test_a_part_that_was_stopped_goes_on_as_the_same_part(evals: Evals, tmp_path: Path) -> None:
+    """Parts that stop at their first case are refused; resumed, they run what was theirs, and the whole is judged."""
+    write(tmp_path, 7)
+    BROKEN.update(f"c{n}" for n in range(7))
+    stores = [str(tmp_path / f"part{n}") for n in (1, 2)]
+    for number, store in enumerate(stores, 1):
+        asked = ("--shard", f"{number}/2", "--store", store)
+        assert evals("run", "-q", "-j", "1", "--fail-fast", *asked)[0] == 1
+
+    code, text = evals("merge", *stores)
+    assert code == 3 and text.count("is in no part") == 5
+    (session,) = (Path(stores[0]) / "evals").glob("*.json")
+    kept = session.read_text()
+    session.write_text(json.dumps({**json.loads(kept), "code": None}))  # as kill -9 leaves it
+    code, text = evals("score", "--store", stores[0])
+    assert code == 2 and "did not finish" in text
+    session.write_text(kept)
+    BROKEN.clear()
+    for store in stores:
+        assert evals("run", "-q", "--resume", "last", "--store", store)[0] == 1
+
+    code, text = evals("merge", *stores)
+    assert code == 1 and "7 cases (2 failed, 5 passed), 7 rounds" in text
+    assert " part=1/2 " in evals("score", "--store", stores[0])[1]
+    assert evals("run", "--shard", "1/2", "--failed-last")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        {"cases": 3},
+        {"cases": {"c0": 5}},
+        {"cases": {"c0": {"hash": "h", "state": "passed", "passed": "1", "rounds": 1}}},
+        {"known_failures": 5},
+        {"known_failures": [{"case": "c0", "why": "?", "expires": "never"}]},
+    ],
+)
+def test_a_baseline_that_is_none_is_an_error_of_its_file(evals: Evals, tmp_path: Path, version: Any) -> None:
+    """It is named, and nothing runs."""
+    write(tmp_path, 1)
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "main.json").write_text(json.dumps({"format": 1, "suites": {"shop": [version]}}))
+    code, text = evals("run", "-q")
+    assert code == 2 and "main.json: " in text and "Traceback" not in text
+
+
 def test_stored_rounds_are_looked_at_again(evals: Evals, tmp_path: Path) -> None:
     """Today's checks judge what ran yesterday; the target is not even imported."""
     write(tmp_path, 3)

@@ -249,9 +249,10 @@ def test_baselines_say_what_is_wrong(tmp_path: Path) -> None:
     path = baseline_path(tmp_path / "s.yaml", "main")
     assert path == tmp_path / "baselines" / "main.json"
     known = {"case": "a", "hash": "h", "why": "#12", "expires": "2026-12-31"}
-    append_baseline(path, Baseline("main", "s", "id", {"a": {"state": "failed"}}, [known]))
+    case = {"hash": "h", "state": "failed", "passed": 0, "rounds": 1}
+    append_baseline(path, Baseline("main", "s", "id", {"a": case}, [known]))
     first = read_versions(path)["s"][0]
-    assert load_baseline(path, "s") == Baseline("main", "s", "id", {"a": {"state": "failed"}}, [known])
+    assert load_baseline(path, "s") == Baseline("main", "s", "id", {"a": case}, [known])
     append_baseline(path, Baseline("main", "s", "later"))
     append_baseline(path, Baseline("main", "other", "id"))
     assert read_versions(path)["s"] == [first, Baseline("main", "s", "later", version=2)]

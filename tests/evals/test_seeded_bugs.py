@@ -16,7 +16,7 @@ RED = {"failed", "errored", "diverged", "timed_out"}
 
 def test_the_flow_as_it_is_passes() -> None:
     """The suite passes, the control fails as it must, and no round is anything else."""
-    report = SUITE.run_sync()
+    report = SUITE.run_sync(tags="release")
     verdict = report.judge(baseline=None)
     assert verdict.ok, [reason.message for reason in verdict.reasons]
     assert {each.case.id for each in report.rounds} == {"control-everything-permissive"}
@@ -26,7 +26,7 @@ def test_the_flow_as_it_is_passes() -> None:
 def test_a_bug_turns_its_cases_red(bug: Bug, tmp_path: Path) -> None:
     """At least one case turns red, and every red case is one that the bug may break."""
     flow, _ = edited(tmp_path, bug.before, bug.after)
-    report = replace(SUITE, target=flow).run_sync()
+    report = replace(SUITE, target=flow).run_sync(tags="release")
     red = {each.case.id for each in report.rounds if each.state in RED} - {"control-everything-permissive"}
     assert red
     assert red <= bug.red

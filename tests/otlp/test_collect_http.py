@@ -63,9 +63,11 @@ def patient(at: Collecting, **given: Any) -> Answered:
         (415, "'br' is not known", {"content_encoding": "br"}),
         (400, "no gzip", {"content_encoding": "gzip"}),
         (400, "cut off", {"content_encoding": "gzip", "body": gzip.compress(b"x" * 5000)[:-9]}),
+        (400, "send one stream", {"content_encoding": "gzip", "body": gzip.compress(b"") * 2}),
         (413, "unpacked", {"content_encoding": "deflate", "body": zlib.compress(b"\0" * 2_000_000)}),
         (413, "larger than 1048576", {"body": b"\0" * 1_048_577}),
         (413, f"more than {MAX_ITEMS} spans", {"body": MANY}),
+        (413, f"more than {MAX_ITEMS} spans", {"body": b"\x0a\0" * 70_000}),
         (413, f"more than {MAX_ITEMS} spans", {"content_type": JSON, "body": MANY_IN_JSON}),
         (400, "no ExportTraceServiceRequest in protobuf", {"body": b"\x0a\xff\xff\xff"}),
         (400, "no ExportTraceServiceRequest in JSON", {"content_type": JSON, "body": b"{"}),
@@ -106,11 +108,13 @@ def test_hostile_spans_are_refused_by_name_or_kept_and_their_neighbours_are_safe
         span(10, events=[{"name": "exception", "attributes": [
             KeyValue(key="exception.message", value=AnyValue(string_value="m" * 200_000)),
             KeyValue(key="exception.type", value=AnyValue(double_value=float("nan")))]}], status={"code": 2}),
+        span(11, events=[{}] * (MAX_ITEMS + 1)),
     ]  # fmt: skip
     answer = at.post(body=request_of(*hostile))
     assert answer.status == 200
     rejected, why = answer.partial
-    assert rejected == 4
+    assert rejected == 5
+    assert f"more than {MAX_ITEMS} span events" in why
     assert "trace_id is not 16 bytes, or all zero" in why
     assert "span_id is not 8 bytes" in why
     found = at.rows("SELECT step_name FROM spans WHERE run_id <> root_run_id ORDER BY run_id")

@@ -158,7 +158,8 @@ def workflows(server: Server, url: str) -> set[str]:
 
 
 def serve(url: str, *flows: TriggerFlow) -> Report:
-    return asyncio.run(Durable.dbos(url).work(flows, once=True, services=Services(center=EventCenter())))
+    engine = Durable.dbos(url, global_concurrency=5, limiter={"limit": 100, "period": 1})
+    return asyncio.run(engine.work(flows, once=True, services=Services(center=EventCenter())))
 
 
 def test_a_flow_that_has_changed_is_shown_as_blocked(server: Server) -> None:

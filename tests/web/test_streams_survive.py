@@ -95,8 +95,11 @@ async def follow_all(server: Server, clients: int, kills: int) -> list[Reader]:
         path = f"/counter/runs/{started.json()['execution_id']}/events"
         readers = [Reader(seed) for seed in range(clients)]
         work = asyncio.gather(*(reader.follow(client, path) for reader in readers))
-        for _ in range(kills):
-            await asyncio.sleep(0.4)
+        for kill in range(1, kills + 1):
+            while sum(len(reader.numbers) >= ITEMS * kill // (kills + 2) for reader in readers) < clients // 2:
+                assert not work.done(), work
+                await asyncio.sleep(0.01)
+
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
 
@@ -115,7 +118,8 @@ def run_it(store: Path, clients: int, kills: int) -> None:
     assert {reader.ended for reader in readers} == {"closed"}
     wrong = [reader.numbers for reader in readers if reader.numbers != list(range(ITEMS))]
     assert wrong == [], f"{len(wrong)} of {clients} readers, e.g. {wrong[0]}"
-    assert sum(reader.connections for reader in readers) > clients * (1 + kills), "nobody was ever disconnected"
+    cut = sum(reader.connections - 1 for reader in readers)
+    assert cut >= clients // 2, f"only {cut} connections were cut; half of the clients were reading when it was killed"
 
 
 def test_fifty_readers_lose_and_repeat_nothing_over_disconnects_and_a_killed_server(tmp_path: Path) -> None:

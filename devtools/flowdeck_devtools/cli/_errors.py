@@ -9,6 +9,24 @@ from pathlib import Path
 
 __all__ = ["CliError", "OutputClosed", "Stopped", "explain", "one_line", "place_of"]
 
+_PAGES = {
+    "StoreError": "store",
+    "QueryRefused": "sql",
+    "DefinitionError": "concepts",
+    "ConfigError": "blueprints",
+    "ContractError": "contracts",
+    "ExecutionError": "durable",
+    "InterventionError": "interventions",
+    "ActionDefinitionError": "actions",
+    "ActionError": "actions",
+    "ExecutionEnvironmentError": "actions",
+    "ModelError": "agents",
+    "SessionError": "agents",
+    "EvalError": "evals",
+    "WorkspaceError": "workspace",
+    "CollectError": "otlp",
+}
+"""Where the documents tell more about a class of errors and those below it."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,13 +60,13 @@ def explain(error: BaseException) -> CliError | None:
 
     # The classes below are looked up, not imported: who never touched them should not pay for them.
     if _is_a(error, "flowdeck.layout", "StoreError"):
-        return CliError(one_line(error), 2)
+        return CliError(_with_page(error), 2)
 
     if _is_a(error, "flowdeck_sinks.store.reader", "QueryRefused"):
-        return CliError(f"SQL: {one_line(error)}", 2)
+        return CliError(f"SQL: {_with_page(error)}", 2)
 
     if _is_a(error, "flowdeck.errors", "FlowdeckError"):
-        return CliError(one_line(error), 1)
+        return CliError(_with_page(error), 1)
 
     if _is_a(error, "duckdb", "Error"):
         return CliError(f"SQL: {_drawn(error)}", 1)
@@ -63,6 +81,13 @@ def one_line(error: BaseException | str) -> str:
     """Return a message on one line, without what a terminal would obey."""
     text = " ".join(str(error).split())
     return "".join(char for char in text if char.isprintable()) or type(error).__name__
+
+
+def _with_page(error: BaseException) -> str:
+    """Return the message and the page of the documents that tells more, unless it names one itself."""
+    text = one_line(error)
+    page = next((_PAGES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _PAGES), None)
+    return text if page is None or "docs/" in text else f"{text.rstrip('.')}; see docs/{page}.md"
 
 
 def _drawn(error: BaseException) -> str:

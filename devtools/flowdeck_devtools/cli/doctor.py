@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import typer
 
 from flowdeck_devtools.cli import _output
+from flowdeck_devtools.cli._doctor_machine import executions, packages, ports, python, terminal
 from flowdeck_devtools.cli._doctor_otlp import otlp_delivery, otlp_endpoint, otlp_settings
 from flowdeck_devtools.cli._doctor_report import Case, Finding
-from flowdeck_devtools.cli._options import JsonOption, StoreOption
+from flowdeck_devtools.cli._options import JsonOption, StoreOption, store_path
 from flowdeck_devtools.core.text import clean
 
 __all__ = ["CHECKS", "Check", "doctor"]
 
 _COLOURS: Final = {"ok": "green", "note": "blue", "warning": "yellow", "error": "red"}
-_EXTRAS: Final = {
-    "duckdb": "duckdb",
-    "opentelemetry.sdk": "otlp",
-    "opentelemetry.exporter.otlp.proto.http": "otlp",
-    "textual": "devtools",
-    "pydantic_ai": "models",
-}
 
 
 class Check(NamedTuple):
@@ -42,13 +35,13 @@ def doctor(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the installation, the store, the sinks and the export, and say how to mend what is wrong.
+    """Check this installation, the store and all around them, and say how to mend what is wrong.
+
+    Python and packages, store and executions (also in PostgreSQL), sinks, the OTLP export, the terminal and ports.
 
     Exit code 1 when something is broken; notes and warnings leave it at 0.
     """
-    from flowdeck.layout import resolve_store
-
-    case = Case(Path(resolve_store(store)), endpoint)
+    case = Case(store_path(store), endpoint)
     found: list[tuple[str, Finding]] = []
     for check in CHECKS:
         try:
@@ -68,32 +61,6 @@ def doctor(
 
     if any(finding.level == "error" for _, finding in found):
         raise typer.Exit(1)
-
-
-def _versions(case: Case) -> Iterable[Finding]:
-    from importlib.metadata import version
-
-    python = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("ok", f"flowdeck {version('flowdeck')}, Python {python}, {sys.platform}", "")
-
-
-def _extras(case: Case) -> Iterable[Finding]:
-    from importlib.util import find_spec
-
-    missing: dict[str, list[str]] = {}
-    for module, extra in _EXTRAS.items():
-        try:
-            there = find_spec(module) is not None
-        except ModuleNotFoundError:
-            there = False
-        if not there:
-            missing.setdefault(extra, []).append(module)
-
-    for extra, modules in missing.items():
-        yield Finding("note", f"not installed: {', '.join(modules)}", f"pip install 'flowdeck[{extra}]'")
-
-    if not missing:
-        yield Finding("ok", "every extra is installed", "")
 
 
 def _store(case: Case) -> Iterable[Finding]:
@@ -134,12 +101,15 @@ def _sinks(case: Case) -> Iterable[Finding]:
 
 
 CHECKS: list[Check] = [
-    Check("version", _versions),
-    Check("extras", _extras),
+    Check("version", python),
+    Check("packages", packages),
     Check("store", _store),
+    Check("executions", executions),
     Check("sinks", _sinks),
     Check("otlp", otlp_settings),
     Check("otlp", otlp_endpoint),
     Check("otlp", otlp_delivery),
+    Check("terminal", terminal),
+    Check("ports", ports),
 ]
 """What is looked at, in order. A check gets the :class:`Case` and yields findings; it may raise."""

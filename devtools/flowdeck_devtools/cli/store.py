@@ -76,11 +76,33 @@ def info(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 
 @store.command()
-def publish(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Turn the journal's sealed segments into Parquet, so that history is small and fast to query."""
+def publish(
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="CATALOGUE", help="Then hand it over to a DuckLake: its PostgreSQL database."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="With --to: the lake's directory, seen by all machines."),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the journal's sealed segments into Parquet, so that history is small and fast to query.
+
+    With --to it becomes part of a DuckLake of many machines, each event once; see docs/scale.md.
+    """
     from flowdeck_sinks.store.maintenance import publish as work
 
-    report = work(_layout(store))
+    if (to is None) != (data is None):
+        raise CliError("--to and --data belong together: the lake's catalogue, and its directory", 2)
+
+    layout = _layout(store)
+    report = work(layout)
+    if to is not None and data is not None:
+        _hand_over(layout, report, to, data, as_json)
+        return
+
     _finish(
         report,
         as_json,
@@ -90,6 +112,29 @@ def publish(store: StoreOption = None, as_json: JsonOption = False) -> None:
         if report.quarantined
         else "",
     )
+
+
+def _hand_over(layout: Layout, published: Any, to: str, data: Path, as_json: bool) -> None:
+    from flowdeck_sinks.lake import hand_over
+
+    handed = hand_over(layout, to, data)
+    if as_json:
+        _json({"published": dataclasses.asdict(published), "handed_over": dataclasses.asdict(handed)})
+
+    handed.busy = handed.busy or published.busy
+    _finish(
+        handed,
+        False,
+        ""
+        if as_json
+        else f"{handed.events:,} events handed over: {_many(handed.files, 'file')} as they are, "
+        f"the new rows of {handed.mixed}, {_many(handed.blobs, 'blob')}",
+    )
+    for problem in published.problems:
+        _output.note(f"flowdeck: {clean(problem)}")
+
+    if published.problems:
+        raise typer.Exit(1)
 
 
 @store.command()

@@ -128,7 +128,7 @@ def _stored(store: Path, execution_id: str, checkpoints: list[dict[str, Any]]) -
             if client.durable_info(execution_id) is None:
                 return None, None
             checkpoints += [msgspec.to_builtins(point) for point in client.history(execution_id)[-MOST_LINKS:]]
-            return None, client.stored_state(execution_id).get("state") if checkpoints else None
+            return None, client.stored_state(execution_id).get("runtime_data") if checkpoints else None
     except (FlowdeckError, StoreError, OSError, LookupError, ValueError) as error:
         return str(error).partition("\n")[0], None
 

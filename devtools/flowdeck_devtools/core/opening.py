@@ -43,7 +43,8 @@ def open_link(store: Path, execution_id: str | None, link: Link) -> list[Section
         case "artifact":
             return _artifact(store, what)
         case "blob":
-            return _content(store / "blobs" / str(what), f"blobs/{what}")
+            name = Path(str(what)).name  # an event may say anything: nothing outside the folder is opened
+            return _content(store / "blobs" / name, f"blobs/{name}")
     return [("", what, "title")]
 
 
@@ -53,8 +54,8 @@ def _checkpoint(store: Path, execution_id: str, at: int | None) -> list[Section]
     with ControlClient(store) as client:
         saved = client.stored_state(execution_id, at)
     name = "snapshot" if at is None else f"checkpoint after {at} inputs"
-    rest = {key: value for key, value in saved.items() if key != "state"}
-    return [(name, None, "strong"), ("state", saved.get("state"), "title"), ("as it is saved", rest, "title")]
+    rest = {key: value for key, value in saved.items() if key != "runtime_data"}
+    return [(name, None, "strong"), ("state", saved.get("runtime_data"), "title"), ("as it is saved", rest, "title")]
 
 
 def _record(store: Path, ref: str, known: Mapping[str, Any]) -> list[Section]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from flowdeck.actions.policy import APPROVAL_SCHEMA
 
 if TYPE_CHECKING:
-    from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
+    from flowdeck.execution.data import TriggerFlowRuntimeData
+    from flowdeck.execution.pausing import PauseSignal
 
 __all__ = ["APPROVAL_TYPE", "ask_for", "resumed_approval"]
 

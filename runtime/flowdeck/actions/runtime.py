@@ -17,7 +17,8 @@ from flowdeck.execution.sync import run_sync
 
 if TYPE_CHECKING:
     from flowdeck.actions.mcp import McpServer
-    from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
+    from flowdeck.execution.data import TriggerFlowRuntimeData
+    from flowdeck.execution.pausing import PauseSignal
 
 __all__ = ["ActionRuntime"]
 

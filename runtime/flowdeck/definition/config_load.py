@@ -8,33 +8,32 @@ Configs of the compatible API are read, too; where its operators are cut otherwi
 
 from __future__ import annotations
 
-import builtins
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-from flowdeck.definition.annotation import Annotation
 from flowdeck.definition.bindings import SubFlow, parse_capture, parse_write_back
-from flowdeck.definition.blocks import check_limit
 from flowdeck.definition.blueprint import CONFIG_VERSION, Blueprint, Chunk
 from flowdeck.definition.config import GROUPS
-from flowdeck.definition.config_schema import KINDS, AnnotationConfig, FlowConfig, OpConfig, RefConfig, RetryConfig
+from flowdeck.definition.config_schema import KINDS, FlowConfig, OpConfig, RefConfig
+from flowdeck.definition.config_options import (
+    annotation_of,
+    limit_of,
+    mode_of,
+    need_texts,
+    retry_of,
+    texts_of,
+    timeout_of,
+)
 from flowdeck.definition.operators import Case, Operator, Trigger, completion_event
 from flowdeck.definition.plan import compile_plan
-from flowdeck.definition.retry import Retry
 from flowdeck.errors import ConfigError, ConfigVersionError, DefinitionError, HandlerNotRegistered
 
 __all__ = ["blueprint_from_config"]
 
 _OPENERS: Final = ("for_each_split", "batch_fanout", "match_route")
 _ENDS: Final = ("for_each_collect", "batch_collect", "match_collect")
-_MODES: Final = {
-    "signal_gate": ("and", "or", "simple_or"),
-    "match_route": ("hit_first", "hit_all"),
-    "collect_branch": ("filled_and_update", "filled_then_empty"),
-}
 _TRIGGER_TYPES: Final = ("event", "runtime_data", "flow_data")
 _COMMON_OPTIONS: Final = frozenset(
     {"annotation", "mode", "concurrency", "retry", "timeout", "replay_safe", "members", "cases"}
@@ -169,7 +168,7 @@ class _Loader:
     def _operator(self, op: OpConfig) -> Operator:
         options = {k: v for k, v in op.options.items() if k not in _COMMON_OPTIONS and k not in _SUB_FLOW_OPTIONS}
         name = op.name or op.kind
-        mode = self._mode(op)
+        mode = mode_of(op)
         made = Operator(
             id=op.id,
             key=self._blueprint.unique_key(op.id, op.key or name.partition(":")[0]),
@@ -179,9 +178,9 @@ class _Loader:
             listens=[],
             group_id=self._group(op),
             parent_group_id=self._parent(op),
-            timeout=self._timeout(op),
+            timeout=timeout_of(op),
             replay_safe=op.options.get("replay_safe") is not False,
-            concurrency=_limit(op),
+            concurrency=limit_of(op),
             mode=mode,
             options=options,
             declared_emits=[s.trigger_event for s in op.emit_signals if s.role == "declared_emit"],
@@ -194,7 +193,7 @@ class _Loader:
 
         if made.kind == "chunk":
             made.handler = self._handler(op)
-            made.retry = self._retry(op)
+            made.retry = retry_of(op)
         elif op.kind == "match_route":
             self._arms(op, made)
         elif op.kind == "match_collect":
@@ -202,9 +201,9 @@ class _Loader:
             if route is not None:  # the value that no arm has taken
                 made.listen(Trigger.event(self._emits(route)))
         elif op.kind == "batch_fanout":
-            made.members = _texts(op, "members")
+            made.members = texts_of(op, "members")
         elif op.kind == "collect_branch":
-            _need_texts(op, "collection_name", "branch_id")
+            need_texts(op, "collection_name", "branch_id")
         elif op.kind == "intervention_point":
             target = op.options.get("target")
             if not (target is None or (isinstance(target, str) and target)):
@@ -312,61 +311,21 @@ class _Loader:
             kind = type(problem) if isinstance(problem, ConfigError) else ConfigError
             raise kind(f"{op}: {problem}") from None
 
-        made.sub_flow = SubFlow(self._make_flow(child), *spec, _limit(op))
+        made.sub_flow = SubFlow(self._make_flow(child), *spec, limit_of(op))
         made.options["capture"] = capture or {}
         made.options["write_back"] = write_back or {}
 
-    # -- options and names -----------------------------------------------------------------------------------------
-
-    def _mode(self, op: OpConfig) -> str:
-        mode, allowed = op.options.get("mode", ""), _MODES.get(op.kind)
-        if allowed is None:
-            return ""
-
-        if mode not in allowed:
-            raise ConfigError(f"{op}: options.mode must be one of {', '.join(allowed)}, got {mode!r}")
-
-        return str(mode)
-
-    def _timeout(self, op: OpConfig) -> float | None:
-        timeout = op.options.get("timeout")
-        if timeout is None:
-            return None
-
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise ConfigError(f"{op}: options.timeout must be more than 0 seconds, got {timeout!r}")
-
-        return float(timeout)
-
-    def _retry(self, op: OpConfig) -> Retry | None:
-        given = op.options.get("retry")
-        if given is None:
-            return None
-
-        try:
-            checked = msgspec.convert(given, RetryConfig)
-            kinds = tuple(_error_class(op, name) for name in checked.on)
-            return Retry(**{**msgspec.structs.asdict(checked), "on": kinds})
-        except ConfigError:
-            raise
-        except ValueError as problem:  # msgspec's own derives from it
-            raise ConfigError(f"{op}: options.retry: {problem}") from None
+    # -- names -----------------------------------------------------------------------------------------------------
 
     def _handler(self, op: OpConfig) -> Callable[..., Any]:
         if "annotation" in op.options:
-            return self._annotation(op)
+            return annotation_of(op)
 
         ref = op.handler_ref or (RefConfig(name="$final_result") if op.kind == "result_sink" else None)
         if ref is None:
             raise ConfigError(f"{op}: it has no handler_ref")
 
         return self._find(op, ref, "chunk")
-
-    def _annotation(self, op: OpConfig) -> Annotation:
-        try:
-            return Annotation(**msgspec.to_builtins(msgspec.convert(op.options["annotation"], AnnotationConfig)))
-        except msgspec.ValidationError as problem:
-            raise ConfigError(f"{op}: options.annotation: {problem}") from None
 
     def _find(self, op: OpConfig, ref: RefConfig, kind: str) -> Callable[..., Any]:
         if not ref.name or ref.kind not in ("registered", "inspected"):
@@ -385,38 +344,3 @@ class _Loader:
             )
 
         return found
-
-
-def _error_class(op: OpConfig, name: str) -> type[BaseException]:
-    """Find an exception by ``Name`` (a built-in) or ``module:Name`` (of a module that is loaded already)."""
-    module, colon, path = name.rpartition(":")
-    found: Any = sys.modules.get(module) if colon else builtins
-    for part in path.split("."):
-        found = getattr(found, part, None)
-
-    if isinstance(found, type) and issubclass(found, BaseException):
-        return found
-
-    hint = f"import {module!r} before loading" if colon and module not in sys.modules else "there is no such exception"
-    raise ConfigError(f"{op}: options.retry.on: {name!r}: {hint}")
-
-
-def _limit(op: OpConfig) -> int:
-    try:
-        return check_limit(str(op), op.options.get("concurrency"))
-    except DefinitionError as problem:
-        raise ConfigError(str(problem)) from None
-
-
-def _texts(op: OpConfig, option: str) -> list[str]:
-    value = op.options.get(option, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigError(f"{op}: options.{option} must be a list of texts")
-
-    return list(value)
-
-
-def _need_texts(op: OpConfig, *options: str) -> None:
-    for option in options:
-        if not isinstance(op.options.get(option), str):
-            raise ConfigError(f"{op}: options.{option} must be text")

@@ -18,9 +18,10 @@ from typing import Any, Final
 from flowdeck.definition.plan import LAST_RUNNABLE, POINT, ROUTE, Plan
 from flowdeck.errors import EmitDepthExceeded, HandlerDiverged
 from flowdeck.execution.activity import NONE
+from flowdeck.execution.dotted_keys import append, assign, delete
 from flowdeck.execution.interventions_ledger import STATE_KEY
 from flowdeck.execution.state import BACKOFF, CANCELLING, PARKED, QUEUED, RUNNING, Group, Task
-from flowdeck.execution.values import append, assign, copy_value, delete, keeps_in_json
+from flowdeck.execution.values import copy_value, keeps_in_json
 from flowdeck.execution.waiting import Waiting
 
 __all__ = ["EMIT_DEPTH_LIMIT", "CommittedFailure", "Core"]

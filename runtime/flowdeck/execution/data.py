@@ -8,12 +8,11 @@ committed instead of doing it twice.
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from flowdeck.errors import InterruptError, MissingResource
 from flowdeck.events.lineage import RunContext
@@ -21,52 +20,18 @@ from flowdeck.execution.core import CommittedFailure
 from flowdeck.execution.final_result import FinalResultScope
 from flowdeck.execution.interventions_view import InterventionScope
 from flowdeck.execution.older_names import LANES, OlderDataNames, ignored
-from flowdeck.execution.ports import PortCall
+from flowdeck.execution.pausing import PauseSignal, Resume
+from flowdeck.execution.port_scope import PortScope
 from flowdeck.execution.scopes import FlowStateView, StateScope, StateView
-from flowdeck.execution.values import copy_value
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import PlanOp
     from flowdeck.definition.settings import Settings
     from flowdeck.execution.driver import Driver
     from flowdeck.execution.execution import TriggerFlowExecution
-    from flowdeck.execution.state import Interrupt, Task
+    from flowdeck.execution.state import Task
 
-__all__ = ["FlowStateView", "PauseSignal", "Resume", "StateView", "TriggerFlowRuntimeData", "check_event_name"]
-
-
-T = TypeVar("T")
-
-
-class PauseSignal(Mapping[str, Any]):
-    """What ``pause_for`` returns; the chunk must return it. A mapping: the interrupt's record, built when asked for."""
-
-    __slots__ = ("_record", "_source", "interrupt_id")
-
-    def __init__(self, interrupt: Interrupt) -> None:
-        self.interrupt_id = interrupt.id
-        self._source = interrupt
-        self._record: dict[str, Any] | None = None
-
-    @property
-    def interrupt(self) -> dict[str, Any]:
-        """The record, as it stood when it was first looked at."""
-        if self._record is None:
-            self._record = self._source.record()
-
-        return self._record
-
-    def __getitem__(self, key: str) -> Any:
-        return self.interrupt[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.interrupt)
-
-    def __len__(self) -> int:
-        return len(self.interrupt)
-
-    def __repr__(self) -> str:
-        return f"<PauseSignal {self.interrupt_id}>"
+__all__ = ["FlowStateView", "StateView", "TriggerFlowRuntimeData", "check_event_name"]
 
 
 def check_event_name(event: Any) -> None:
@@ -79,25 +44,10 @@ def check_event_name(event: Any) -> None:
         raise TypeError(f"emit() takes the name of an event, got {event!r}")
 
 
-class Resume:
-    """The answer a handler runs with; every field is ``None`` when it was not resumed."""
-
-    __slots__ = ("interrupt", "interrupt_id", "origin_signal", "value")
-
-    def __init__(self, interrupt: dict[str, Any] | None) -> None:
-        self.interrupt = interrupt
-        self.interrupt_id = interrupt["id"] if interrupt else None
-        self.value = interrupt["resume_value"] if interrupt else None
-        self.origin_signal = interrupt["source_signal"] if interrupt else None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("interrupt_id", "value", "interrupt", "origin_signal")}
-
-
-class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, OlderDataNames):
+class TriggerFlowRuntimeData(StateScope, PortScope, InterventionScope, FinalResultScope, OlderDataNames):
     """The data object passed to every handler. Source: the compatible API's runtime data."""
 
-    __slots__ = ("_driver", "_nth", "_op", "_over", "_pending", "_random", "_task", "run", "value")
+    __slots__ = ("_driver", "_nth", "_op", "_over", "_pending", "_task", "run", "value")
 
     def __init__(self, driver: Driver, task: Task, op: PlanOp, run: RunContext) -> None:
         self._driver = driver
@@ -108,7 +58,7 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
         self.value = task.value
         self._nth: dict[str, int] | None = None
         self._pending: list[int] | None = None
-        self._random: random.Random | None = None
+        self._random = None
         self._over = False
         """The handler has ended. What it left running still has effects, but they come from outside any chunk."""
 
@@ -387,70 +337,6 @@ class TriggerFlowRuntimeData(StateScope, InterventionScope, FinalResultScope, Ol
 
     def get_pending_interrupts(self) -> dict[str, dict[str, Any]]:
         return self.execution.get_pending_interrupts()
-
-    # -- ports ---------------------------------------------------------------------------------------------------
-
-    async def call(self, port: str, name: str, fn: Callable[..., Awaitable[Any] | Any], *args: Any) -> Any:
-        """Call the world through a port, so that a tape can answer instead.
-
-        ``(scope, port, name, ordinal)`` identifies the call in every replay of the run.
-        """
-        return await self.execution._through_port(self._port_call(port, name, args), fn, self.run)
-
-    def call_stream(
-        self, port: str, name: str, fn: Callable[..., AsyncIterator[Any]], *args: Any
-    ) -> AsyncIterator[Any]:
-        """The same for what comes in chunks: iterate over what ``fn(*args)`` yields, or over the chunks of a tape."""
-        return self.execution._stream_through_port(self._port_call(port, name, args), fn, self.run)
-
-    def now(self) -> float:
-        """The time in seconds since the Unix epoch, as this run sees it."""
-        services = self._driver.services
-        call = self._port_call("clock", "now", ())
-        return self._drawn(call, services.ports.now_us(call, services.clock)) / 1e6
-
-    @property
-    def random(self) -> random.Random:
-        """A random generator of this attempt's own, replayable through its port."""
-        if self._random is None:
-            call = self._port_call("random", "random", ())
-            self._random = random.Random(self._drawn(call, self._driver.services.ports.seed(call)))
-
-        return self._random
-
-    def new_id(self) -> str:
-        """An id nobody else has, replayable through its port."""
-        call = self._port_call("id", "new_id", ())
-        return self._drawn(call, self._driver.services.ports.new_id(call))
-
-    async def step(self, key: str, fn: Callable[..., Awaitable[Any] | Any], *args: Any) -> Any:
-        """Run ``fn`` once for this activation and remember its result over re-runs."""
-        tag = f"m:{key}"
-        tags = {} if self._over else self._task.tags or {}
-        if tag in tags:
-            return copy_value(tags[tag][1])
-
-        result = await self.call("step", key, fn, *args)
-        driver = self._driver
-        if not self._over:
-            driver.core.remember(self._task, tag, copy_value(result, key))
-
-        if driver.gate is not None:
-            await driver.gate.committed()  # what follows may depend on it, so it must not be another one later
-
-        return result
-
-    def _port_call(self, port: str, name: str, args: tuple[Any, ...]) -> PortCall:
-        return PortCall(self.execution._place(self.scope), port, name, args, self._count(f"c:{port}:{name}"))
-
-    def _drawn(self, call: PortCall, value: T) -> T:
-        """Record what a port that cannot fail has answered; the event is emitted on the execution's own thread."""
-        if self._elsewhere():
-            self._call_soon(self.execution._port_returned, call, self.run, value)
-        else:
-            self.execution._port_returned(call, self.run, value)
-
-        return value
 
     # -- inner ---------------------------------------------------------------------------------------------------
 

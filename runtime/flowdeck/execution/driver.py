@@ -22,8 +22,9 @@ from flowdeck.errors import HandlerDiverged, HandlerFailed, InterruptError
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.activity import NONE
 from flowdeck.execution.branches import Branches, caller
-from flowdeck.execution.data import PauseSignal, TriggerFlowRuntimeData
+from flowdeck.execution.data import TriggerFlowRuntimeData
 from flowdeck.execution.interventions_dispatch import admit
+from flowdeck.execution.pausing import PauseSignal
 from flowdeck.execution.state import CANCELLING, Task
 from flowdeck.execution.step_events import StepEvents
 from flowdeck.execution.sub_flow import run_sub_flow

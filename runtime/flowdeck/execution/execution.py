@@ -16,13 +16,14 @@ from flowdeck.errors import MissingResource
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.contracts import Contract, ContractMixin
 from flowdeck.execution.data import check_event_name
+from flowdeck.execution.execution_state import StateMixin
 from flowdeck.execution.flow_data import FlowData, FlowDataScope
-from flowdeck.execution.interventions_ledger import Ledger, read_state
+from flowdeck.execution.interventions_ledger import Ledger
 from flowdeck.execution.older_names import LANES, OlderExecutionNames, ignored
 from flowdeck.execution.result import FinalResultMixin
-from flowdeck.execution.snapshot import load_state, save_state
+from flowdeck.execution.saving import SavingMixin
 from flowdeck.execution.streaming import StreamMixin
-from flowdeck.execution.values import copy_value, encode, lookup
+from flowdeck.execution.values import encode
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan
@@ -32,7 +33,14 @@ __all__ = ["TriggerFlowExecution"]
 
 
 class TriggerFlowExecution(
-    ContractMixin, FinalResultMixin, StreamMixin, OlderExecutionNames, FlowDataScope, SettingsScope
+    StateMixin,
+    SavingMixin,
+    ContractMixin,
+    FinalResultMixin,
+    StreamMixin,
+    OlderExecutionNames,
+    FlowDataScope,
+    SettingsScope,
 ):
     """An execution of a flow. Create one with :meth:`flowdeck.TriggerFlow.create_execution`."""
 
@@ -310,80 +318,7 @@ class TriggerFlowExecution(
         signal = {"trigger_event": event, "trigger_type": "event", "value": value, "source": source}
         self._emit_event(self._events.event_rejected, {"lifecycle_state": self._lifecycle, "signal": signal})
 
-    # -- execution state -----------------------------------------------------------------------------------------
-
-    def get_state(self, key: str | None = None, default: Any = None) -> Any:
-        """Return a copy of what stands at the dotted ``key``; the whole state without a key."""
-        if self._core.ledger is not None:
-            return read_state(self._core, key, default)
-
-        return copy_value(self._core.data if key is None else lookup(self._core.data, key, default))
-
-    async def async_set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
-        """Replace what stands at ``key`` and wait for the handlers of that key."""
-        if self._takes_writes(key):
-            self._core.set_state(key, copy_value(value, key))
-            await self._after_change(key, emit)
-
-    async def async_append_state(self, key: str, value: Any, *, emit: bool = True) -> None:
-        """Append to the list at ``key`` and wait for the handlers of that key."""
-        if self._takes_writes(key):
-            self._core.append_state(key, copy_value(value, key))
-            await self._after_change(key, emit)
-
-    async def async_del_state(self, key: str, *, emit: bool = True) -> None:
-        """Delete ``key`` and wait for the handlers of that key."""
-        if self._takes_writes(key) and self._core.del_state(key):
-            await self._after_change(key, emit)
-
-    def set_state(self, key: str, value: Any, *, emit: bool = True) -> None:
-        """Synchronous twin of :meth:`async_set_state`."""
-        self._sync(self.async_set_state(key, value, emit=emit))
-
-    def append_state(self, key: str, value: Any, *, emit: bool = True) -> None:
-        """Synchronous twin of :meth:`async_append_state`."""
-        self._sync(self.async_append_state(key, value, emit=emit))
-
-    def del_state(self, key: str, *, emit: bool = True) -> None:
-        """Synchronous twin of :meth:`async_del_state`."""
-        self._sync(self.async_del_state(key, emit=emit))
-
-    def _takes_writes(self, key: str) -> bool:
-        """Whether state may still be written. What a run came to stands once it is closed, so that is refused."""
-        if self._lifecycle != "closed":
-            return True
-
-        self._warn(f"state {key!r} refused, it is closed")
-        return False
-
-    async def _after_change(self, key: str, emit: bool) -> None:
-        value = self.get_state(key)
-        self._state_changed(key, value)
-        if emit and key in self._plan.state_keys and self._lifecycle == "open":
-            self._bind()
-            self._core.started = True
-            self._active()
-            try:
-                await self._driver.settle(self._core.signal(key, value, "runtime_data", "runtime_data"))
-            finally:
-                self._on_idle()
-        elif self._driver.gate is not None:
-            await self._driver.gate.committed()  # whoever was told that it stands so must find it after a crash
-
-    async def _flow_data_changed(self, key: str, value: Any) -> None:
-        """Somebody has changed the flow's data: run this execution's handlers for it."""
-        if self._lifecycle != "open":
-            return
-
-        self._bind()
-        self._active()
-        self._signalled(key, value, "flow_data", "flow_data")
-        try:
-            await self._driver.settle(self._core.signal(key, value, "flow_data", "flow_data"))
-        except Exception:
-            pass  # this execution has failed and said so; whoever changed the data has not
-        finally:
-            self._on_idle()
+    # -- settings ------------------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
@@ -432,77 +367,3 @@ class TriggerFlowExecution(
         """Change how many handlers may run at once; ``None`` or 0 is no limit. Running ones are not stopped."""
         self._core.set_concurrency(concurrency or 0)
         self._driver.drain()
-
-    def save(self, path: Any = None, *, encoding: str = "utf-8", require_idle: bool = False) -> dict[str, Any]:
-        """Return the state as JSON-safe data, and write it to ``path`` (``.json``, ``.yaml`` or ``.yml``) if given.
-
-        Raises:
-            UnencodableValue: a signal's value cannot be stored; names the operator and the key path.
-            RuntimeError: ``require_idle`` and something is running.
-        """
-        return save_state(self, path, encoding, require_idle)
-
-    def load(
-        self, state: Any, *, encoding: str = "utf-8", runtime_resources: Mapping[str, Any] | None = None
-    ) -> TriggerFlowExecution:
-        """Take over a saved state: a dict, a path, or JSON or YAML text.
-
-        What was running when it was saved runs again, with its committed effects skipped, as soon as the execution is
-        used: continued, emitted to, closed, or told to :meth:`async_recover`.
-
-        Raises:
-            SnapshotError: the state is too new, altered, incomplete, or made by an incompatible definition.
-        """
-        if runtime_resources:
-            self._own_resources().update(runtime_resources)
-
-        old_id = self.id
-        load_state(self, state, encoding)
-        if self._definition is not None:
-            self._definition.rekey_execution(old_id, self)
-
-        self._restored = True
-        return self
-
-    async def async_recover(self) -> TriggerFlowExecution:
-        """After :meth:`load`: let what was running go on, and return once everything has finished or paused.
-
-        Raises:
-            Exception: whatever a chunk raised meanwhile and nobody caught.
-        """
-        if self._lease is not None:
-            await self._lease.open(self)
-
-        self._bind()
-        await self._driver.idle(self._driver.own_branches())
-        self._on_idle()
-        if self._driver.failure is not None:
-            raise self._driver.failure
-
-        return self
-
-    def _take_over(self) -> None:
-        if self._lifecycle == "closed":
-            return
-
-        self._register()
-        origin = self._origin
-        if "initial_value" in origin:  # a fork's first life: it has begun with what the other one began with
-            known = {"definition": self._plan.fingerprint, "entrypoint": self._entrypoint}
-            self._emit_event(self._events.execution_started, {**origin, **known})
-
-        where = {key: origin[key] for key in ("forked_from", "forked_at") if key in origin}
-        self._emit_event(self._events.execution_recovered, {"epoch": self._epoch, **where})
-        # A store that holds the execution holds its questions; a fork's are new to it.
-        told = self._log is not None and self._log.seq > 0
-        if self._services.control is not None and self._link is None and not told:
-            for interrupt in self._core.open_interrupts:
-                self._services.control.interrupt_opened(self.id, self._record(interrupt))
-
-        self._arm_all()
-        self._arm_deadline()
-        for frame in self._frames.values():
-            frame.child._bind()
-
-        self._driver.restart()
-        self._on_idle()

@@ -15,9 +15,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flowdeck.execution.dotted_keys import append, assign, delete, lookup
 from flowdeck.execution.registry import ExecutionRegistry
 from flowdeck.execution.sync import run_sync
-from flowdeck.execution.values import append, assign, copy_value, delete, lookup
+from flowdeck.execution.values import copy_value
 
 if TYPE_CHECKING:
     from flowdeck.execution.execution import TriggerFlowExecution

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from flowdeck.errors import HiddenHandleError, InterruptError, InterruptExpired, UnencodableValue
+from flowdeck.errors import HiddenHandleError, InterruptError, InterruptExpired
 from flowdeck.events.lineage import RunContext
 from flowdeck.execution.activity import NONE
 from flowdeck.execution.answering import ask
 from flowdeck.execution.base import ExecutionBase
-from flowdeck.execution.data import PauseSignal
-from flowdeck.execution.schema import check_value, schema_of
+from flowdeck.execution.pausing import PauseSignal, checked_options
+from flowdeck.execution.schema import check_value
 from flowdeck.execution.state import Interrupt, Task
-from flowdeck.execution.values import copy_value, is_clean
+from flowdeck.execution.values import copy_value
 
 __all__ = ["InterruptMixin"]
-
-_EXPIRY_WORDS = ("cancel", "fail")
 
 
 class InterruptMixin(ExecutionBase):
     """The part of an execution that waits for people and systems."""
 
     _timers: dict[str, asyncio.Task[None]] = NONE
+
+    if TYPE_CHECKING:  # supplied by the other parts
+
+        def _deliver_to_child(self, interrupt: Interrupt) -> None: ...
+        async def _sub_flow_settled(self, interrupt: Interrupt) -> None: ...
+        def _settled_row(
+            self, row: int, target: str, actor: str | None, outcome: str, detail: str | None, value: Any
+        ) -> None: ...
+        def _on_idle(self) -> None: ...
+        def _active(self) -> None: ...
+        def _on_failed(self, error: BaseException) -> None: ...
+        def _put_system(self, item: dict[str, Any]) -> None: ...
+        def _put_interrupt(self, action: str, interrupt: Interrupt) -> None: ...
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -104,7 +115,7 @@ class InterruptMixin(ExecutionBase):
             )
 
         now = self._services.clock.time_us()
-        interrupt, new = self._core.pause(task, tag, now, **_checked(options, now))
+        interrupt, new = self._core.pause(task, tag, now, **checked_options(options, now))
         if new:
             self._announce(interrupt, "pause", run)
 
@@ -378,97 +389,3 @@ class InterruptMixin(ExecutionBase):
         record = self._record(interrupt)
         payload = {"interrupt_id": interrupt.id, "interrupt": record, "on_expire": record["on_expire"]}
         self._emit_event(self._events.interrupt_expired, payload, scope=interrupt.scope or None, cause=interrupt.seq)
-
-    # -- supplied by the other parts -----------------------------------------------------------------------------
-
-    _deliver_to_child: Callable[[Interrupt], None]
-
-    async def _sub_flow_settled(self, interrupt: Interrupt) -> None:
-        raise NotImplementedError
-
-    def _settled_row(
-        self, row: int, target: str, actor: str | None, outcome: str, detail: str | None, value: Any
-    ) -> None:
-        raise NotImplementedError
-
-    def _on_idle(self) -> None:
-        raise NotImplementedError
-
-    def _active(self) -> None:
-        raise NotImplementedError
-
-    def _on_failed(self, error: BaseException) -> None:
-        raise NotImplementedError
-
-    def _put_system(self, item: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _put_interrupt(self, action: str, interrupt: Interrupt) -> None:
-        raise NotImplementedError
-
-
-# -- checking the arguments of a pause -------------------------------------------------------------------------------
-
-
-def _checked(options: Mapping[str, Any], now_us: int) -> dict[str, Any]:
-    """Return the arguments of :meth:`Core.pause` for a user's ``pause_for``.
-
-    Raises:
-        InterruptError: one is not valid; the text names it.
-    """
-    kind, expires_in, interrupt_id = options["type"], options["expires_in"], options["interrupt_id"]
-    where = f"pause_for({kind!r})"
-    if not isinstance(kind, str) or not kind:
-        raise InterruptError(f"pause_for(type={kind!r}): expected a text")
-
-    if interrupt_id is not None and not (isinstance(interrupt_id, str) and interrupt_id and is_clean(interrupt_id)):
-        raise InterruptError(f"{where}: interrupt_id={interrupt_id!r}: expected a text")
-
-    if expires_in is not None and (
-        isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 0 < expires_in < 1e10
-    ):
-        raise InterruptError(f"{where}: expires_in={expires_in!r}: expected seconds, more than 0")
-
-    assignees = options["assignees"]
-    if assignees is not None and (
-        not isinstance(assignees, list | tuple) or not all(isinstance(each, str) for each in assignees)
-    ):
-        raise InterruptError(f"{where}: assignees={assignees!r}: expected a list of names")
-
-    try:
-        schema = schema_of(options["schema"])
-        payload = copy_value(options["payload"], "payload")
-        on_expire = _checked_expiry(where, options["on_expire"], schema)
-    except (UnencodableValue, TypeError) as exc:
-        raise InterruptError(f"{where}: {exc}") from exc
-
-    return {
-        "type": kind,
-        "payload": payload,
-        "resume_to": options["resume_to"],
-        "resume_event": options["resume_event"],
-        "interrupt_id": interrupt_id,
-        "schema": schema,
-        "expires_us": None if expires_in is None else now_us + round(expires_in * 1e6),
-        "on_expire": on_expire if expires_in is not None else None,
-        "assignees": None if assignees is None else list(assignees),
-    }
-
-
-def _checked_expiry(where: str, how: Any, schema: Any) -> Any:
-    if isinstance(how, str) and how in _EXPIRY_WORDS:
-        return how
-
-    if isinstance(how, dict) and set(how) == {"event"} and isinstance(how["event"], str) and how["event"]:
-        return dict(how)
-
-    if isinstance(how, dict) and set(how) == {"value"}:
-        problem = check_value(schema, how["value"]) if schema is not None else None
-        if problem:
-            raise InterruptError(f"{where}: the value of on_expire does not fit the schema: {problem}")
-
-        return {"value": copy_value(how["value"], "on_expire.value")}
-
-    raise InterruptError(
-        f'{where}: on_expire={how!r}: expected "cancel", "fail", {{"value": ...}} or {{"event": "Name"}}'
-    )

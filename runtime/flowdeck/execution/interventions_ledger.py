@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowdeck.definition.plan import BATCH, CHUNK, COLLECT, FOR_EACH, JOIN, MATCH_END, POINT, ROUTE
 from flowdeck.errors import InterventionNotFound, InterventionSettled, SnapshotError, UnencodableValue
+from flowdeck.execution.dotted_keys import lookup
 from flowdeck.execution.interventions_item import Intervention
-from flowdeck.execution.values import copy_value, decode, lookup
+from flowdeck.execution.values import copy_value, decode
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan, PlanOp

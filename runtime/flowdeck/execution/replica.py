@@ -90,7 +90,8 @@ class Replica:
         core = Core(self._plan(definition), saved["execution_id"])
         load_core(core, saved["core"])
         core.data = decode(saved["runtime_data"])
-        run = Run(core, saved["execution_id"], saved["run_context"], saved["created_at"], definition)
+        lineage = {"execution_id": saved["execution_id"], **saved["run_context"]}
+        run = Run(core, saved["execution_id"], lineage, saved["created_at"], definition)
         run.lifecycle, run.close_reason = saved["lifecycle_state"], saved.get("close_reason")
         run.started_us, run.closed_us = saved["started_at"], saved.get("closed_at")
         run.cancelled = saved["status"] == "cancelled"

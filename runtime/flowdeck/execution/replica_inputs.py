@@ -7,11 +7,12 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.execution.core import Core
+from flowdeck.execution.dotted_keys import append, assign, delete
 from flowdeck.execution.interventions_ledger import Ledger
 from flowdeck.execution.recording import lengthen
 from flowdeck.execution.replica_run import Frame, Run
 from flowdeck.execution.state import Task
-from flowdeck.execution.values import append, assign, decode, delete
+from flowdeck.execution.values import decode
 
 if TYPE_CHECKING:
     from flowdeck.execution.replica import Replica

@@ -6,9 +6,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.execution.base import ExecutionBase
+from flowdeck.execution.dotted_keys import lookup
 from flowdeck.execution.final_result import FINAL_RESULT, deprecated
 from flowdeck.execution.interventions_ledger import filters, read_state
-from flowdeck.execution.values import copy_value, lookup
+from flowdeck.execution.values import copy_value
 
 if TYPE_CHECKING:
     from flowdeck.events.lineage import RunContext

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
+from flowdeck.execution.dotted_keys import lookup
 from flowdeck.execution.flow_data import tell, warn_shared
 from flowdeck.execution.interventions_ledger import read_state
-from flowdeck.execution.values import copy_value, lookup
+from flowdeck.execution.values import copy_value
 
 if TYPE_CHECKING:
     from flowdeck.events.lineage import RunContext

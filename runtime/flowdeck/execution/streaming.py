@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flowdeck.events.lineage import RunContext
-from flowdeck.execution.lifecycle import LifecycleMixin
+from flowdeck.execution.hosting import HostedMixin
 from flowdeck.execution.state import Interrupt
 from flowdeck.execution.stream import Deferred, RuntimeStream
 
@@ -50,7 +50,7 @@ class InterruptItem(Deferred):
         return item
 
 
-class StreamMixin(LifecycleMixin):
+class StreamMixin(HostedMixin):
     """The part of an execution that has a runtime stream."""
 
     @property

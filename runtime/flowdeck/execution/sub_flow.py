@@ -19,8 +19,9 @@ from flowdeck.definition.bindings import Binding, SubFlow
 from flowdeck.errors import BindingError, ExecutionError, HandlerFailed, MissingResource
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.data import TriggerFlowRuntimeData
+from flowdeck.execution.dotted_keys import assign, lookup
 from flowdeck.execution.state import Interrupt, Task
-from flowdeck.execution.values import assign, copy_loosely, copy_value, lookup
+from flowdeck.execution.values import copy_loosely, copy_value
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import PlanOp

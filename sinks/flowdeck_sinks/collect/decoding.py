@@ -39,7 +39,8 @@ _FIELDS: Final = (0x0A, 0x12, 0x12)
 _DEPTH: Final = 100
 """Messages inside messages; protobuf's own limit."""
 MAX_ITEMS: Final = 65_536
-"""Spans or log records of one request. Two bytes can be a span, which takes 160 in memory and tens of microseconds."""
+"""Spans or log records of one request with the groups they stand in, and as many span events. Two bytes can be a span,
+which takes 160 in memory and tens of microseconds."""
 
 
 class BadRequest(FlowdeckError):
@@ -100,6 +101,9 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     if not stream.eof:
         raise BadRequest(400, f"the body is cut off: its {encoding} has no end")
 
+    if stream.unused_data:
+        raise BadRequest(400, f"the body goes on after the end of its {encoding}; send one stream")
+
     return out
 
 
@@ -132,7 +136,7 @@ def decode_body(signal: str, content_type: str, body: bytes) -> Any:
         if not isinstance(value, dict):
             raise BadRequest(400, "the body is JSON, but no object")
 
-        if len(_listed([value], signal)) > MAX_ITEMS:
+        if _listed(value, signal) > MAX_ITEMS:
             raise _too_many(signal)
 
         # Ids are hexadecimal in OTLP's JSON, which protobuf's own JSON knows nothing of; and a lone surrogate is
@@ -148,11 +152,13 @@ def decode_body(signal: str, content_type: str, body: bytes) -> Any:
 
 
 def _too_many(signal: str) -> BadRequest:
-    return BadRequest(413, f"more than {MAX_ITEMS} {_LISTS[signal][2][0]} in one request; send smaller batches")
+    return BadRequest(
+        413, f"more than {MAX_ITEMS} {_LISTS[signal][2][0]} in one request, groups counted; send smaller batches"
+    )
 
 
 def _items_of(body: memoryview, most: int, level: int = 0) -> int:
-    """Count the items of a request in protobuf without unpacking it; ends above ``most``, and where it is damaged."""
+    """Count the groups and items of a request in protobuf without unpacking it; ends above ``most`` or at damage."""
     count, at, end = 0, 0, len(body)
     try:
         while at < end and count <= most:
@@ -172,7 +178,9 @@ def _items_of(body: memoryview, most: int, level: int = 0) -> int:
 
             if wire == 2:
                 if tag == _FIELDS[level]:
-                    count += 1 if level == 2 else _items_of(body[at : at + size], most - count, level + 1)
+                    count += 1  # empty groups cost as much as items
+                    if level < 2:
+                        count += _items_of(body[at : at + size], most - count, level + 1)
 
                 at += size
             elif wire == 1 or wire == 5:
@@ -185,13 +193,15 @@ def _items_of(body: memoryview, most: int, level: int = 0) -> int:
     return count
 
 
-def _listed(values: list[Any], signal: str) -> list[Any]:
-    """Return the items of a request in JSON."""
+def _listed(request: dict[str, Any], signal: str) -> int:
+    """Count the groups and items of a request in JSON."""
+    count, values = 0, [request]
     for names in _LISTS[signal]:
         found = [value.get(name) for value in values if isinstance(value, dict) for name in names if name in value]
         values = [item for items in found if isinstance(items, list) for item in items]
+        count += len(values)
 
-    return values
+    return count
 
 
 def _prepared(value: Any, surrogates: bool, room: int) -> Any:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from flowdeck_sinks.collect.decoding import BadRequest, answer_body, decode_body, inflate, prepare
+from flowdeck_sinks.collect.decoding import MAX_ITEMS, BadRequest, answer_body, decode_body, inflate, prepare
 from flowdeck_sinks.collect.lines import Line
 from flowdeck_sinks.collect.logs import Copies, log_lines
 from flowdeck_sinks.collect.seen import WINDOW, Seen, stored_ids
@@ -130,7 +130,7 @@ class Collector:
     def _write(self, signal: str, message: Any) -> tuple[int, list[str]]:
         """Hand a request's events to the journal; return how many items were refused, and why."""
         received = time.time_ns() // 1000
-        rejected, own = 0, 0
+        rejected, own, told = 0, 0, 0
         reasons: list[str] = []
         copies = Copies()
         for item, origin in _items(signal, message):
@@ -141,6 +141,10 @@ class Collector:
             self._count["spans" if signal == "trace" else "log_records"] += 1
             try:
                 if signal == "trace":
+                    told += len(item.events)
+                    if told > MAX_ITEMS:
+                        raise Refused(f"more than {MAX_ITEMS} span events in one request")
+
                     lines = span_lines(item, origin, received)
                 else:
                     lines = log_lines(item, origin, received, copies)

@@ -179,6 +179,8 @@ class EvalsScreen(DeckScreen):
             if shown.mean is not None:
                 role = "failed" if shown.mean < 0 else "ok" if shown.mean > 0 else "dim"
                 left.append((f"  Δ {shown.mean:+.3f}", role))
+            left.append((f"  ▼ {shown.count('regressed')}", "failed" if shown.count("regressed") else "dim"))
+            left.append((f"  ▲ {shown.count('improved')}", "ok" if shown.count("improved") else "dim"))
             if shown.low is not None and shown.high is not None:
                 left.append((f"  95 % [{shown.low:+.3f}, {shown.high:+.3f}]", "dim"))
             left.append((f"  n={shown.n}", "dim"))
@@ -188,8 +190,6 @@ class EvalsScreen(DeckScreen):
                 left.append(
                     (f"  sees ≥{shown.sees:.1%}" if shown.sees is not None else "  too few to see a drop", "dim")
                 )
-            left.append((f"  ▼ {shown.count('regressed')}", "failed" if shown.count("regressed") else "dim"))
-            left.append((f"  ▲ {shown.count('improved')}", "ok" if shown.count("improved") else "dim"))
         self.headline.show(left, [("failing or worse only " if self._worse_only else "", "waiting")])
 
     # -- cells -------------------------------------------------------------------------------------------------

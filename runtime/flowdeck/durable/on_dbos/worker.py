@@ -66,7 +66,7 @@ class DbosWorker(Worker):
 
         self._address = address
         self._limits = {
-            "worker_concurrency": concurrency,
+            "worker_concurrency": min(concurrency, global_concurrency or concurrency),
             "global_concurrency": global_concurrency,
             "limiter": limiter,
             "polling_interval_sec": polling,
@@ -144,7 +144,7 @@ class DbosWorker(Worker):
         return count
 
     def _reap(self) -> None:
-        """Put back what processes hold that are gone; one of us at a time."""
+        """Put back what processes hold that are gone. Who does so twice does no harm: the token lets one of them in."""
         held = [each for each in activation.pending(self.flows) if each.executor != self.store.owner]
         gone = self._shelf.gone({each.executor for each in held}) if held else set()
         for each in held:

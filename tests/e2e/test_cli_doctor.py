@@ -1,0 +1,70 @@
+"""`flowdeck doctor` on a machine with faults, and what help and completion say, as a user's shell asks for them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from tests.e2e.cli_shell import Shell
+
+from flowdeck.errors import InterventionNotFound
+from flowdeck.layout import StoreNotFound
+from flowdeck_devtools.cli._errors import _PAGES, explain
+
+
+def test_doctor_names_each_fault_of_the_machine_and_its_mend(shell: Shell, tmp_path: Path) -> None:
+    """An old package, a server that is away, a bare terminal, a taken port, all in one go; no password shows."""
+    old = tmp_path / "site" / "duckdb-0.1.dist-info"
+    old.mkdir(parents=True)
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.1\n")
+    shell.env |= {
+        "PYTHONPATH": str(tmp_path / "site"),
+        "TERM": "dumb",
+        "FLOWDECK_EXECUTIONS": "postgresql://me:top-secret@127.0.0.1:1/db",
+    }
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(("127.0.0.1", 8611))
+        taken.listen()
+    except OSError:
+        pass  # somebody else has it: the same to the doctor
+    with taken, shell.terminal("doctor", columns=300, lines=20) as terminal:
+        terminal.expect(r"duckdb 0\.1 is installed, .* is needed.*pip install --upgrade 'flowdeck\[")
+        terminal.expect(r"postgresql://me@127\.0\.0\.1:1/db: .*refused.*start the server, or correct the URL")
+        terminal.expect("TERM is dumb: DevTools cannot draw")
+        terminal.expect("export TERM=xterm-256color")
+        terminal.expect("the terminal is 300 by 20")
+        terminal.expect("port 8611 is not free for flowdeck devtools --serve")
+        terminal.expect("EOF|$")
+        terminal.wait()
+        assert terminal.exitstatus == 1
+        assert "top-secret" not in str(terminal.before)
+
+
+def test_help_tells_whole_sentences_and_completion_finds_commands_and_options(shell: Shell) -> None:
+    """No sentence of the list of commands is cut off; bash is offered commands, their commands and options."""
+    text = shell.ok("--help")
+    assert text.count("...") == 1, "the usage line alone"
+    assert {"Run flows:", "Answer and act:", "Keep in order:"} <= set(text.splitlines())
+    for words, offered in (("flowdeck exec", "executions"), ("flowdeck executions re", "resume")):
+        shell.env |= {
+            "_FLOWDECK_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        assert offered in shell.ok().split()
+
+
+def test_errors_name_the_page_that_tells_more() -> None:
+    """Each page is there; an error is led to its own or that of the class above it, and is not told one twice."""
+    folder = Path(__file__).parents[2] / "docs"
+    assert all((folder / f"{page}.md").is_file() for page in _PAGES.values())
+    for error, told in (
+        (StoreNotFound("There is no store."), "There is no store; see docs/store.md"),
+        (StoreNotFound("See docs/scale.md."), "See docs/scale.md."),
+        (InterventionNotFound("gone"), "docs/interventions.md"),
+    ):
+        known = explain(error)
+        assert known is not None
+        assert str(known).endswith(told)
