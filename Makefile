@@ -35,6 +35,7 @@ $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "flowdeck needs Python 3.11 or newer; install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "flowdeck needs Python 3.11 or newer, and $(PYTHON) is not; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "installing into $(VENV): once, a minute or two" >&2
 	@if command -v uv >/dev/null 2>&1; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" $(VENV); } && \
 		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \

@@ -53,6 +53,7 @@ SECTIONS = (
     Section("ingest", "Event history: writing, and the peer's server", ("benchmarks.store_ingest", "--seconds", "20")),
     Section("query", "Event history: ten million events", ("benchmarks.store_query",)),
     Section("otlp", "Traces, beside the SDK's batch processor", ("benchmarks.otlp",)),
+    Section("collect", "Receiving OTLP", ("benchmarks.collect",)),
     Section("tui", "DevTools in a pseudo-terminal", ("benchmarks.tui",)),
     Section("evals", "Evals, beside other harnesses", ("benchmarks.evals",)),
     Section("actions", "Actions", ("benchmarks.actions",)),

@@ -42,18 +42,13 @@ def test_doctor_names_each_fault_of_the_machine_and_its_mend(shell: Shell, tmp_p
         assert "top-secret" not in str(terminal.before)
 
 
-def test_help_tells_whole_sentences_and_completion_finds_commands_and_options(shell: Shell) -> None:
-    """No sentence of the list of commands is cut off; bash is offered commands, their commands and options."""
+def test_help_tells_whole_sentences_and_completion_finds_commands(shell: Shell) -> None:
+    """No sentence of the list of commands is cut off; bash is offered the commands of a command."""
     text = shell.ok("--help")
     assert text.count("...") == 1, "the usage line alone"
     assert {"Run flows:", "Answer and act:", "Keep in order:"} <= set(text.splitlines())
-    for words, offered in (("flowdeck exec", "executions"), ("flowdeck executions re", "resume")):
-        shell.env |= {
-            "_FLOWDECK_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-        assert offered in shell.ok().split()
+    shell.env |= {"_FLOWDECK_COMPLETE": "complete_bash", "COMP_WORDS": "flowdeck executions re", "COMP_CWORD": "2"}
+    assert "resume" in shell.ok().split()
 
 
 def test_errors_name_the_page_that_tells_more() -> None:

@@ -162,7 +162,7 @@ async def test_a_task_whose_opener_died_is_begun_by_the_next_and_a_new_office_co
 
 async def test_of_two_answers_one_counts_whenever_the_second_comes(desk: Desk) -> None:
     """Also while the run that the first one continued is being closed."""
-    for turns in range(0, 60, 3):
+    for turns in range(0, 60, 6):
         task_id = f"t{turns}"
         await desk.office.open_task(task_id, "prices")
         first = asyncio.create_task(desk.office.continue_with(task_id, "publish", {"publish": True}))

@@ -25,10 +25,12 @@ async def test_parallel_branches_and_side_branches(world: World) -> None:
 
 
 async def test_batch_is_keyed_by_chunk_name(world: World) -> None:
-    """batch runs its members on the same value and passes their results by name (A16)."""
+    """batch runs its members on the same value and passes their results by name, nothing too, as declared (A16)."""
     flow = TriggerFlow(name="f")
-    flow.batch(passes("A", lambda v: v + 1), passes("B", lambda v: v + 2)).to(keep("out"))
-    assert await world.run(flow, 1) == {"out": {"A": 2, "B": 3}}
+    flow.batch(passes("B", lambda v: v + 2), passes("A", lambda v: v + 1), passes("N", lambda v: None)).to(keep("out"))
+    snapshot = await world.run(flow, 1)
+    assert snapshot == {"out": {"A": 2, "B": 3, "N": None}}
+    assert list(snapshot["out"]) == ["B", "A", "N"]
 
 
 async def test_collect_meets_branches(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from flowdeck.actions.spec import ActionSpec
 from flowdeck.environments.manager import ExecutionEnvironmentManager
 from flowdeck.environments.policy import POLICY_KEYS
 
-__all__ = ["borrow"]
+__all__ = ["borrow", "give_back"]
 
 
 async def borrow(
@@ -37,6 +37,12 @@ async def borrow(
         resources[handle["resource_key"]] = handle["resource"]
 
     return replace(context, environments=resources)
+
+
+async def give_back(manager: ExecutionEnvironmentManager, handles: Iterable[dict[str, Any]]) -> None:
+    """Release all that a call has borrowed."""
+    for handle in handles:
+        await manager.async_release(handle, automatic=True)
 
 
 def _owner(requirement: Any, context: ActionContext, agent: str) -> str | None:

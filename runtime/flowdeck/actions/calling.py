@@ -24,21 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.actions.artifacts import ArtifactStore, FileArtifacts, text_between
-from flowdeck.actions.borrowing import borrow
+from flowdeck.actions.borrowing import borrow, give_back
 from flowdeck.actions.context import ActionContext, current_call
 from flowdeck.actions.events import ActionEvents
 from flowdeck.actions.policy import approval_needed, approval_of, merged_policy
-from flowdeck.actions.record import diagnose, finish, new_record, read_outcome, settle, slim, with_artifact
+from flowdeck.actions.record import finish, new_record, read_failure, read_outcome, settle, slim, with_artifact
 from flowdeck.actions.registry import ActionRegistry
 from flowdeck.actions.spec import ActionSpec
 from flowdeck.environments.manager import ExecutionEnvironmentManager, environments_of
-from flowdeck.errors import (
-    ActionDefinitionError,
-    ActionError,
-    ExecutionEnvironmentApprovalDenied,
-    ExecutionEnvironmentApprovalRequired,
-    ExecutionEnvironmentError,
-)
+from flowdeck.errors import ActionDefinitionError, ActionError
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.ports import PortCall
@@ -305,7 +299,7 @@ class ActionCalls(ActionRegistry):
 
             raise
         except Exception as problem:
-            _failed(record, problem)
+            read_failure(record, problem)
         else:
             read_outcome(record, outcome)
             limit = int(self.settings.get("action.max_result_bytes", MAX_RESULT_BYTES))
@@ -370,7 +364,7 @@ class ActionCalls(ActionRegistry):
 
             current_run.reset(run_token)
             if manager is not None:
-                await asyncio.shield(_give_back(manager, handles))
+                await asyncio.shield(give_back(manager, handles))
 
     def execute_action(self, name: str, kwargs: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Synchronous twin of :meth:`async_execute_action`."""
@@ -398,28 +392,6 @@ def _key(name: object, data: TriggerFlowRuntimeData | None) -> str:
     return f"{data.idempotency_key}:{name}" if not nth else f"{data.idempotency_key}:{name}:{nth}"
 
 
-async def _give_back(manager: ExecutionEnvironmentManager, handles: Iterable[dict[str, Any]]) -> None:
-    """Release all, also when the caller is cancelled meanwhile."""
-    for handle in handles:
-        await manager.async_release(handle, automatic=True)
-
-
 def _limit(policy: Mapping[str, Any], timeout: float | None) -> float | None:
     given = policy.get("timeout_seconds", timeout)
     return float(given) if isinstance(given, int | float) and not isinstance(given, bool) and given > 0 else None
-
-
-def _failed(record: dict[str, Any], problem: Exception) -> None:
-    """Read what was raised into the record."""
-    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
-    if isinstance(problem, ExecutionEnvironmentApprovalRequired):
-        record["approval"] = {"required": True, "reason": str(problem), **problem.payload}
-        settle(record, "approval_required", error=str(problem))
-    elif isinstance(problem, ExecutionEnvironmentApprovalDenied):
-        settle(record, "blocked", error=str(problem))
-    else:
-        plain = isinstance(problem, TimeoutError | ActionError | ExecutionEnvironmentError)
-        settle(record, "error", error=str(problem) if plain and str(problem) else text)
-
-    code = problem.code if isinstance(problem, ExecutionEnvironmentError) else "raised"
-    diagnose(record, code, text[:2_000], error_type=type(problem).__name__)

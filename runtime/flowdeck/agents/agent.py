@@ -22,8 +22,9 @@ from flowdeck.actions.runtime import ActionRuntime
 from flowdeck.agents.agent_events import AgentEvents
 from flowdeck.agents.checks import Checks
 from flowdeck.agents.request import AgentRequest, PromptSlots, checked_slot, filled
-from flowdeck.agents.session import Message, Session
+from flowdeck.agents.session import Session
 from flowdeck.agents.session_store import FileSessions, SessionStore
+from flowdeck.agents.session_window import Message
 from flowdeck.definition.settings import Settings, SettingsScope
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import RunContext, current_run, enter_session

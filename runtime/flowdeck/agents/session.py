@@ -13,19 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from flowdeck.agents.session_store import SessionStore
+from flowdeck.agents.session_window import Analysis, Message, Resize, rendered, simple_cut, too_long
 from flowdeck.errors import SessionError
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import run_context
 from flowdeck.execution.sync import run_sync
 
 __all__ = ["Session"]
-
-Message = dict[str, Any]
-"""``{"role": "user" | "assistant" | …, "content": …}``."""
-Analysis = Callable[..., Any]
-"""``(full_context, context_window, memo, settings) -> strategy name or None``; may be async."""
-Resize = Callable[..., Any]
-"""``(full_context, context_window, memo, settings) -> (full or None, window or None, memo or None)``; may be async."""
 
 
 class Session:
@@ -49,8 +43,8 @@ class Session:
         """The messages that enter the next request."""
         self._memo: Any = None
         self.session_settings: dict[str, Any] = {}
-        self._analysis: Analysis = _too_long
-        self._strategies: dict[str, Resize] = {"simple_cut": _simple_cut}
+        self._analysis: Analysis = too_long
+        self._strategies: dict[str, Resize] = {"simple_cut": simple_cut}
         self._store = store
         self._position = 0
         self.refresh()
@@ -150,11 +144,11 @@ class Session:
 
         Keys are dotted; ``.agent.…`` looks into ``agent``, ``.request.…`` and all others into ``request``.
         """
-        return _rendered(self.input_keys, text, request, agent or {})
+        return rendered(self.input_keys, text, request, agent or {})
 
     def assistant_content(self, text: str, data: Any) -> str:
         """Return what is remembered of a reply: ``text``, or the :attr:`reply_keys` of ``data``."""
-        return _rendered(self.reply_keys, text, data if isinstance(data, Mapping) else {}, {})
+        return rendered(self.reply_keys, text, data if isinstance(data, Mapping) else {}, {})
 
     # -- resizing ----------------------------------------------------------------------------------------------------
 
@@ -349,55 +343,6 @@ class Session:
             out.append(dict(message))
 
         return out
-
-
-def _too_long(full: list[Message], window: list[Message], memo: Any, settings: Mapping[str, Any]) -> str | None:
-    limit = settings.get("max_length")
-    return "simple_cut" if limit is not None and sum(len(str(each)) for each in window) > limit else None
-
-
-def _simple_cut(
-    full: list[Message], window: list[Message], memo: Any, settings: Mapping[str, Any]
-) -> tuple[None, list[Message], None]:
-    """Keep the newest messages that fit, or the tail of the last one."""
-    limit = settings.get("max_length")
-    if limit is None:
-        return None, window, None
-
-    kept: list[Message] = []
-    room = limit
-    for message in reversed(window):
-        room -= len(str(message))
-        if room < 0:
-            break
-
-        kept.append(message)
-
-    if not kept and window:
-        last = window[-1]
-        kept = [{**last, "content": str(last["content"])[-limit:]}]
-
-    return None, kept[::-1], None
-
-
-def _rendered(keys: list[str] | None, text: str, request: Mapping[str, Any], agent: Mapping[str, Any]) -> str:
-    if not keys:
-        return text
-
-    parts: list[str] = []
-    for key in keys:
-        path = key.removeprefix(".request.").removeprefix(".")
-        here: Any = request
-        if key.startswith(".agent."):
-            here, path = agent, key.removeprefix(".agent.")
-
-        for part in path.split("."):
-            here = here.get(part) if isinstance(here, Mapping) else None
-
-        if here is not None:
-            parts.append(f"[{key}]:\n{here if isinstance(here, str) else json.dumps(here, ensure_ascii=False)}")
-
-    return "\n".join(parts)
 
 
 def _keys(keys: str | Iterable[str] | None) -> list[str] | None:

@@ -16,7 +16,6 @@ import msgspec
 from flowdeck.definition.bindings import SubFlow, parse_capture, parse_write_back
 from flowdeck.definition.blueprint import CONFIG_VERSION, Blueprint, Chunk
 from flowdeck.definition.config import GROUPS
-from flowdeck.definition.config_schema import KINDS, FlowConfig, OpConfig, RefConfig
 from flowdeck.definition.config_options import (
     annotation_of,
     limit_of,
@@ -26,6 +25,7 @@ from flowdeck.definition.config_options import (
     texts_of,
     timeout_of,
 )
+from flowdeck.definition.config_schema import KINDS, FlowConfig, OpConfig, RefConfig
 from flowdeck.definition.operators import Case, Operator, Trigger, completion_event
 from flowdeck.definition.plan import compile_plan
 from flowdeck.errors import ConfigError, ConfigVersionError, DefinitionError, HandlerNotRegistered

@@ -27,6 +27,7 @@ _MODES: Final = {
 
 
 def mode_of(op: OpConfig) -> str:
+    """Return ``mode``; empty for kinds of operators that have none."""
     mode, allowed = op.options.get("mode", ""), _MODES.get(op.kind)
     if allowed is None:
         return ""
@@ -38,6 +39,7 @@ def mode_of(op: OpConfig) -> str:
 
 
 def timeout_of(op: OpConfig) -> float | None:
+    """Return ``timeout`` in seconds."""
     timeout = op.options.get("timeout")
     if timeout is None:
         return None
@@ -49,6 +51,7 @@ def timeout_of(op: OpConfig) -> float | None:
 
 
 def retry_of(op: OpConfig) -> Retry | None:
+    """Return how a failing attempt is repeated."""
     given = op.options.get("retry")
     if given is None:
         return None
@@ -64,6 +67,7 @@ def retry_of(op: OpConfig) -> Retry | None:
 
 
 def annotation_of(op: OpConfig) -> Annotation:
+    """Return the chunk that an annotation makes."""
     try:
         return Annotation(**msgspec.to_builtins(msgspec.convert(op.options["annotation"], AnnotationConfig)))
     except msgspec.ValidationError as problem:
@@ -85,6 +89,7 @@ def _error_class(op: OpConfig, name: str) -> type[BaseException]:
 
 
 def limit_of(op: OpConfig) -> int:
+    """Return ``concurrency``; 0 is no limit."""
     try:
         return check_limit(str(op), op.options.get("concurrency"))
     except DefinitionError as problem:
@@ -92,6 +97,7 @@ def limit_of(op: OpConfig) -> int:
 
 
 def texts_of(op: OpConfig, option: str) -> list[str]:
+    """Return an option that is a list of texts; empty when it is not given."""
     value = op.options.get(option, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ConfigError(f"{op}: options.{option} must be a list of texts")
@@ -100,6 +106,7 @@ def texts_of(op: OpConfig, option: str) -> list[str]:
 
 
 def need_texts(op: OpConfig, *options: str) -> None:
+    """Refuse an operator without these options, or with other values than texts in them."""
     for option in options:
         if not isinstance(op.options.get(option), str):
             raise ConfigError(f"{op}: options.{option} must be text")

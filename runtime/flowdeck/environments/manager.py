@@ -18,28 +18,22 @@ import atexit
 import json
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from inspect import isawaitable
+from collections.abc import Mapping
 from typing import Any
 
-from flowdeck.environments.policy import checked_policy, refuse_unenforced
+from flowdeck.environments.approval import DecisionHandler, approved_policy, needs_approval
+from flowdeck.environments.policy import refuse_unenforced
 from flowdeck.environments.provider import ExecutionEnvironmentProvider
 from flowdeck.environments.providers import built_in
 from flowdeck.environments.requirement import Handle, Requirement, new_handle, normalise
-from flowdeck.errors import (
-    ExecutionEnvironmentApprovalDenied,
-    ExecutionEnvironmentApprovalRequired,
-    ExecutionEnvironmentError,
-)
+from flowdeck.environments.turns import Turns
+from flowdeck.errors import ExecutionEnvironmentError
 from flowdeck.events.lineage import current_run
 from flowdeck.execution.services import Services
 from flowdeck.execution.sync import run_sync
 
 __all__ = ["ExecutionEnvironmentManager", "environments_of"]
 
-DecisionHandler = Callable[[Requirement, Mapping[str, Any]], Any]
 PROVIDER_MISSING = "execution_environment.provider_missing"
 RELEASE_SECONDS = 30.0
 """How long a provider may take to release an environment."""
@@ -56,7 +50,7 @@ class ExecutionEnvironmentManager:
         self._by_reuse: dict[str, str] = {}
         self._decide: DecisionHandler | None = None
         self._lock = threading.Lock()
-        self._busy: dict[str, Future[None]] = {}
+        self._turns = Turns()
         _managers.add(self)
 
     # -- providers and declarations ------------------------------------------------------------------------------
@@ -151,7 +145,7 @@ class ExecutionEnvironmentManager:
         if policy:
             requirement = normalise({**requirement, "policy": {**requirement["policy"], **policy}})
 
-        allowed = await self._approved(requirement, approval)
+        allowed = await self._allowed(requirement, approval)
         provider = self._providers.get(requirement["kind"])
         if provider is None:
             problem = ExecutionEnvironmentError(
@@ -164,7 +158,7 @@ class ExecutionEnvironmentManager:
             raise problem
 
         key = requirement["reuse_key"]
-        async with self._turn(key):
+        async with self._turns.of(key):
             existing = self._handles.get(self._by_reuse.get(_shared(key, allowed), ""))
             if existing is not None and await self._usable(provider, existing, requirement):
                 existing["ref_count"] += 1
@@ -207,39 +201,15 @@ class ExecutionEnvironmentManager:
 
         return normalise(given, scope=scope, owner_id=owner_id)
 
-    async def _approved(self, requirement: Requirement, decision: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def _allowed(self, requirement: Requirement, decision: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the policy to work under, once the environment is allowed."""
-        policy: dict[str, Any] = requirement["policy"]
-        mode = policy.get("approval_mode", "auto")
-        if not requirement["approval_required"] and mode != "always":
-            return policy
+        if not needs_approval(requirement):
+            return dict(requirement["policy"])
 
-        about = {"requirement_id": requirement["requirement_id"], "kind": requirement["kind"], "policy": dict(policy)}
-        name = f"execution environment {requirement['requirement_id']!r} ({requirement['kind']})"
-        answer: Any = decision
-        if answer is None:
+        if decision is None:
             self.emit("approval_required", requirement, status="pending_approval")
-            if mode == "never":
-                raise ExecutionEnvironmentApprovalDenied(
-                    f"{name} needs approval and its policy never gives one (approval_mode 'never')", payload=about
-                )
 
-            if self._decide is None:
-                raise ExecutionEnvironmentApprovalRequired(
-                    f"{name} needs approval; answer it, or set_decision_handler()", payload=about
-                )
-
-            answer = self._decide(requirement, policy)
-            if isawaitable(answer):
-                answer = await answer
-
-        verdict: Mapping[str, Any] = answer if isinstance(answer, Mapping) else {"approved": answer is True}
-        if verdict.get("approved") is not True:
-            why = verdict.get("reason") or "the decision was no"
-            raise ExecutionEnvironmentApprovalDenied(f"{name} was not allowed: {why}", payload=about)
-
-        override: Mapping[str, Any] = verdict.get("policy_override") or {}
-        return checked_policy({**policy, **override}, name)
+        return await approved_policy(requirement, decision, self._decide)
 
     async def _usable(self, provider: ExecutionEnvironmentProvider, handle: Handle, requirement: Requirement) -> bool:
         """Whether a ready handle can serve once more; an unhealthy one is released."""
@@ -261,27 +231,6 @@ class ExecutionEnvironmentManager:
         await self._end(handle)
         return False
 
-    @asynccontextmanager
-    async def _turn(self, key: str) -> AsyncIterator[None]:
-        """Wait until nobody else works on ``key``, in any thread or loop."""
-        mine: Future[None] = Future()
-        while True:
-            with self._lock:
-                other = self._busy.setdefault(key, mine)
-
-            if other is mine:
-                break
-
-            await asyncio.shield(asyncio.wrap_future(other))
-
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._busy[key]
-
-            mine.set_result(None)
-
     # -- releasing -----------------------------------------------------------------------------------------------
 
     async def async_release(self, handle_or_id: Mapping[str, Any] | str, *, automatic: bool = False) -> None:
@@ -295,7 +244,7 @@ class ExecutionEnvironmentManager:
         if handle is None:
             return
 
-        async with self._turn(handle["meta"]["reuse_key"]):
+        async with self._turns.of(handle["meta"]["reuse_key"]):
             if handle["handle_id"] not in self._handles:
                 return
 
@@ -340,14 +289,14 @@ class ExecutionEnvironmentManager:
     async def async_release_scope(self, scope: str, owner_id: str) -> None:
         """End every environment of a scope and owner, whoever still has it."""
         for handle in [h for h in self._handles.values() if h["scope"] == scope and h["owner_id"] == owner_id]:
-            async with self._turn(handle["meta"]["reuse_key"]):
+            async with self._turns.of(handle["meta"]["reuse_key"]):
                 if handle["handle_id"] in self._handles:
                     await self._end(handle)
 
     async def async_close(self) -> None:
         """End every environment."""
         for handle in list(self._handles.values()):
-            async with self._turn(handle["meta"]["reuse_key"]):
+            async with self._turns.of(handle["meta"]["reuse_key"]):
                 if handle["handle_id"] in self._handles:
                     await self._end(handle)
 

@@ -1,7 +1,7 @@
 """The core: inputs in, commands out. Deterministic, not immutable.
 
 ``Core`` mutates state that it alone owns. It has no clock, no randomness, no I/O and runs no user code: time, chance
-and the outcome of conditions come in as inputs. The driver (:mod:`flowdeck.execution.execution`) feeds it and carries
+and the outcome of conditions come in as inputs. The driver (:mod:`flowdeck.execution.driver`) feeds it and carries
 out what it appends to ``out``. The same inputs in the same order give byte-identical state, so a recorded input log
 is a replayable truth, and the core can be simulated with thousands of seeds.
 

@@ -37,6 +37,7 @@ __all__ = [
     "now_ms",
     "remove_orphans",
     "remove_replaced",
+    "spilling",
     "try_lock",
     "workbench",
 ]
@@ -90,23 +91,30 @@ def try_lock(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-@contextmanager
-def workbench(layout: Layout) -> Iterator[Any]:
+def workbench(layout: Layout) -> AbstractContextManager[Any]:
     """Give a DuckDB connection that stays small: one thread, 512 MB, the rest on disk inside the store.
 
     Raises:
         DuckDBMissing: DuckDB is not installed.
     """
-    duckdb = require_duckdb()
-    spill = layout.root / f"{TEMPORARY}spill"
-    settings = {
+    return spilling(layout.root / f"{TEMPORARY}spill", threads="1")
+
+
+@contextmanager
+def spilling(spill: Path, **settings: str) -> Iterator[Any]:
+    """Give a DuckDB connection that keeps 512 MB in memory and the rest in ``spill``, which it removes at the end.
+
+    Raises:
+        DuckDBMissing: DuckDB is not installed.
+    """
+    given = {
         "autoload_known_extensions": "false",
         "autoinstall_known_extensions": "false",
-        "threads": "1",
         "memory_limit": MEMORY,
         "temp_directory": str(spill),
+        **settings,
     }
-    connection = duckdb.connect(":memory:", config=settings)
+    connection = require_duckdb().connect(":memory:", config=given)
     try:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection

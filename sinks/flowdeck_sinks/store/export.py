@@ -23,7 +23,7 @@ from flowdeck.layout import Layout, StoreError, library_version, live_writers
 from flowdeck_sinks.store._blobs import named_blobs
 from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
 from flowdeck_sinks.store._importing import import_
-from flowdeck_sinks.store._keeping import MEMORY
+from flowdeck_sinks.store._keeping import spilling
 from flowdeck_sinks.store._reports import ExportReport
 from flowdeck_sinks.store.parts import COPY_OPTIONS, events_select, visible_sources
 from flowdeck_sinks.store.views import view_definitions
@@ -81,7 +81,7 @@ def export(
     if path.exists():
         raise ExportRefused(f"{path} exists; name a new file")
 
-    with _connection(path) as connection:
+    with spilling(path.with_name(f".{path.name}.{secrets.token_hex(4)}.spill")) as connection:
         _check(connection, where)
         events = events_select(visible_sources(layout))
         if where:
@@ -188,25 +188,6 @@ def _check(connection: Any, where: str | None) -> None:
         raise ExportRefused(f"{where!r} is no SQL condition: {str(error).splitlines()[0]}") from None
     if len(statements) != 1 or statements[0].type.name != "SELECT":
         raise ExportRefused(f"{where!r} is more than one SQL condition")
-
-
-@contextmanager
-def _connection(target: Path) -> Iterator[Any]:
-    duckdb = require_duckdb()
-    spill = target.with_name(f".{target.name}.{secrets.token_hex(4)}.spill")
-    settings = {
-        "autoload_known_extensions": "false",
-        "autoinstall_known_extensions": "false",
-        "memory_limit": MEMORY,
-        "temp_directory": str(spill),
-    }
-    connection = duckdb.connect(":memory:", config=settings)
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        yield connection
-    finally:
-        connection.close()
-        shutil.rmtree(spill, ignore_errors=True)
 
 
 @contextmanager
