@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.durable.support import Problems, Recorder, open_pause, until
 
-from flowdeck.durable import ControlClient, StateControl, open_control
+from flowdeck.durable import ControlClient, StateControl, _watcher, open_control
 from flowdeck.durable.statedb import connect, prepare
 from flowdeck.execution.control import InboxRow
 from flowdeck.layout import Layout
@@ -192,6 +192,20 @@ def test_an_idle_file_is_not_read(plane: StateControl, store: Path) -> None:
         connection.execute("UPDATE executions SET user_id = 'ana'")
         connection.commit()
     until(lambda: plane.statistics()["looks"] == int(looks) + 1)
+
+
+def test_who_answers_in_the_same_process_does_not_wait_for_the_next_look(
+    plane: StateControl, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request put into the inbox rings the watchers of its own process; with looks an hour apart it still arrives."""
+    execution = Recorder("e1", plane)
+    open_pause(plane, execution, "i1")
+    until(lambda: plane.statistics()["looks"])
+    monkeypatch.setattr(_watcher, "TICK_SECONDS", 3600.0)
+    client.put_inbox("emit", "e1", "Nudge", 1, "ana")
+    until(lambda: execution.rows)
+    client.put_inbox("emit", "e1", "Nudge", 2, "ana")
+    until(lambda: len(execution.rows) == 2)
 
 
 def test_a_file_that_cannot_be_read_is_tried_again(

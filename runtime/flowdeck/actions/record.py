@@ -182,6 +182,22 @@ def read_outcome(record: dict[str, Any], outcome: Any) -> dict[str, Any]:
     return settle(record, "success", value)
 
 
+def read_failure(record: dict[str, Any], problem: Exception) -> None:
+    """Read what was raised into the record."""
+    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+    if isinstance(problem, ExecutionEnvironmentApprovalRequired):
+        record["approval"] = {"required": True, "reason": str(problem), **problem.payload}
+        settle(record, "approval_required", error=str(problem))
+    elif isinstance(problem, ExecutionEnvironmentApprovalDenied):
+        settle(record, "blocked", error=str(problem))
+    else:
+        plain = isinstance(problem, TimeoutError | ActionError | ExecutionEnvironmentError)
+        settle(record, "error", error=str(problem) if plain and str(problem) else text)
+
+    code = problem.code if isinstance(problem, ExecutionEnvironmentError) else "raised"
+    diagnose(record, code, text[:2_000], error_type=type(problem).__name__)
+
+
 def _wanted(value: Mapping[str, Any]) -> dict[str, Any]:
     given = value.get("approval")
     reason = _text(value, "reason", "message") or "the action asks for approval"
@@ -250,22 +266,6 @@ def _digest(text: str, size: int, ref: str | None) -> str:
     offset = len(shown.encode("utf-8", "surrogatepass"))
     how = f'; read on with read_action_artifact(ref="{ref}", offset={offset})' if ref else ""
     return f"{shown}\n[{size} bytes in all{how}]"
-
-
-def read_failure(record: dict[str, Any], problem: Exception) -> None:
-    """Read what was raised into the record."""
-    text = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
-    if isinstance(problem, ExecutionEnvironmentApprovalRequired):
-        record["approval"] = {"required": True, "reason": str(problem), **problem.payload}
-        settle(record, "approval_required", error=str(problem))
-    elif isinstance(problem, ExecutionEnvironmentApprovalDenied):
-        settle(record, "blocked", error=str(problem))
-    else:
-        plain = isinstance(problem, TimeoutError | ActionError | ExecutionEnvironmentError)
-        settle(record, "error", error=str(problem) if plain and str(problem) else text)
-
-    code = problem.code if isinstance(problem, ExecutionEnvironmentError) else "raised"
-    diagnose(record, code, text[:2_000], error_type=type(problem).__name__)
 
 
 def slim(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
+from flowdeck._yaml import yaml_or
 from flowdeck.agents.session_store import SessionStore
 from flowdeck.agents.session_window import Analysis, Message, Resize, rendered, simple_cut, too_long
 from flowdeck.errors import SessionError
@@ -261,7 +262,7 @@ class Session:
         Raises:
             SessionError: PyYAML is not installed.
         """
-        text: str = _yaml().safe_dump(self.to_dict(), allow_unicode=True, sort_keys=False)
+        text: str = yaml_or(SessionError).safe_dump(self.to_dict(), allow_unicode=True, sort_keys=False)
         return text
 
     def load_json(self, value: str | Path) -> Session:
@@ -277,7 +278,7 @@ class Session:
 
     def load_yaml(self, value: str | Path) -> Session:
         """Become what :meth:`to_yaml` wrote; see :meth:`load_json`."""
-        yaml = _yaml()
+        yaml = yaml_or(SessionError)
         try:
             return self._load(yaml.safe_load(_text(value)))
         except yaml.YAMLError as problem:
@@ -358,15 +359,6 @@ def _checked_id(session_id: Any) -> str:
 
 def _text(value: str | Path) -> str:
     return value.read_text(encoding="utf-8") if isinstance(value, Path) else value
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise SessionError("YAML needs the package pyyaml: pip install 'flowdeck[devtools]'") from None
-
-    return yaml
 
 
 async def _awaited(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from flowdeck._yaml import yaml_or
 from flowdeck.errors import ConfigError
 
 __all__ = ["from_json", "from_yaml", "save_text", "to_json", "to_yaml"]
@@ -22,7 +23,7 @@ def to_json(config: dict[str, Any]) -> str:
 
 def to_yaml(config: dict[str, Any]) -> str:
     """Return a config as YAML, keys in their order."""
-    text: str = _yaml().dump(
+    text: str = yaml_or(ConfigError).dump(
         config, Dumper=_no_alias_dumper(), allow_unicode=True, sort_keys=False, default_flow_style=False, width=120
     )
     return text
@@ -58,7 +59,7 @@ def from_yaml(given: str | os.PathLike[str], encoding: str) -> Any:
         ConfigError: it is neither a file nor YAML.
     """
     text, place = _read(given, encoding)
-    yaml = _yaml()
+    yaml = yaml_or(ConfigError)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in yaml.parse(text, Loader=loader):
@@ -93,19 +94,10 @@ def _read(given: str | os.PathLike[str], encoding: str) -> tuple[str, str]:
 
 
 def _no_alias_dumper() -> Any:
-    yaml = _yaml()
+    yaml = yaml_or(ConfigError)
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
     return Dumper
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as problem:
-        raise ConfigError("YAML needs the package pyyaml: pip install 'flowdeck[devtools]'") from problem
-
-    return yaml

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
+from flowdeck._yaml import yaml_or
 from flowdeck.definition.placeholders import fill_placeholders, load_env_file
 from flowdeck.errors import DefinitionError
 
@@ -215,11 +216,7 @@ def _parse(form: str, text: str) -> Any:
 
         return tomllib.loads(text)
 
-    try:
-        import yaml
-    except ImportError as exc:
-        raise DefinitionError("YAML needs the package pyyaml: pip install 'flowdeck[devtools]'") from exc
-
+    yaml = yaml_or(DefinitionError)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as exc:

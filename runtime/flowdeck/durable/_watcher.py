@@ -1,7 +1,9 @@
 """The thread that notices new inbox rows and hands them to the executions of this process.
 
 It asks ``PRAGMA data_version`` every 40 ms, which reads no page of the file, and looks at the inbox only when another
-connection wrote something. It exists while an execution is open and ends shortly after the last one has.
+connection wrote something. Whoever writes to the inbox from this process :func:`rings <ring>`, so that nobody waits for
+the next look: a server answers its own runs at once. It exists while an execution is open and ends shortly after the
+last one has.
 
 Exactly once, in the order of ids: ids rise in commit order, so everything above the last id looked at is new. An
 execution that is watched from now on gets first what lay there for it up to that id, read in the same snapshot.
@@ -9,8 +11,10 @@ execution that is watched from now on gets first what lay there for it up to tha
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,11 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowdeck.durable._handle import Handle
+from flowdeck.durable._signal import Signal
 from flowdeck.durable._values import decode
 from flowdeck.durable.statedb import StoreBusy, connect_readonly, file_id
 from flowdeck.execution.control import Controlled, InboxRow
 
-__all__ = ["Watched", "Watcher"]
+__all__ = ["Watched", "Watcher", "ring"]
 
 TICK_SECONDS: Final = 0.04
 """Time between two looks. Measured: 0.4 % of a core on a small virtual machine, nearly all of it the waking up."""
@@ -46,6 +51,15 @@ _PENDING = "(i.outcome IS NULL OR i.outcome = 'early')"
 _FROM = f"SELECT {_COLUMNS} FROM inbox i JOIN executions e ON e.id = i.execution_id AND e.writer = ? WHERE"
 
 _RawRow = tuple[int, str, str, str | None, str, str, str | None, int]
+
+
+_watchers: dict[str, weakref.WeakSet[Watcher]] = {}
+
+
+def ring(path: Path) -> None:
+    """Let the watchers this process has on a file look now. Where there is none, nothing happens."""
+    for watcher in list(_watchers.get(os.path.realpath(path), ())):
+        watcher.look_now()
 
 
 class Watched:
@@ -83,8 +97,10 @@ class Watcher:
         self._new: deque[Watched] = deque()
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._rung = Signal()
         self._thread: threading.Thread | None = None
         self._counts = {"delivered": 0, "delivery_failures": 0, "looks": 0}
+        _watchers.setdefault(os.path.realpath(path), weakref.WeakSet()).add(self)
 
     def _new_handle(self) -> Any:
         return Handle(self._path, lambda: connect_readonly(self._path, READ_SECONDS))
@@ -109,9 +125,14 @@ class Watcher:
                     thread.start()
                     self._thread = thread
 
+    def look_now(self) -> None:
+        """Do not wait for the next tick. From any thread; never waits."""
+        self._rung.set()
+
     def stop(self, timeout: float) -> None:
         """End the thread; nothing is delivered afterwards."""
         self._stop.set()
+        self._rung.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -136,7 +157,7 @@ class Watcher:
                 for row in rows:
                     self._deliver(row)
 
-                self._stop.wait(TICK_SECONDS)
+                self._rung.wait(TICK_SECONDS)
             except Exception as error:
                 if not isinstance(error, StoreBusy):
                     self._problem("watch", f"cannot read the inbox: {error}. It is tried again.")

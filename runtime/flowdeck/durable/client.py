@@ -36,6 +36,7 @@ from flowdeck.durable._rows import (
     InboxEntry,
     InterruptRow,
 )
+from flowdeck.durable._watcher import ring
 from flowdeck.durable.postgres.address import address_of
 from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
 from flowdeck.durable.store import Point
@@ -290,7 +291,10 @@ class ControlClient:
             return AnswerResult(None, "unknown", f"no execution {request.execution_id!r} in {self.place}")
 
         with self._writer.use() as connection:
-            return request.submit(connection)
+            result = request.submit(connection)
+
+        ring(self.path)
+        return result
 
     def wait_outcome(self, row_id: int, timeout: float) -> AnswerResult:
         """Wait at most ``timeout`` seconds until the owner has acted on an inbox row.

@@ -19,6 +19,7 @@ from flowdeck.execution.data import check_event_name
 from flowdeck.execution.execution_state import StateMixin
 from flowdeck.execution.flow_data import FlowData, FlowDataScope
 from flowdeck.execution.interventions_ledger import Ledger
+from flowdeck.execution.lifecycle import IDLE_REASON
 from flowdeck.execution.older_names import LANES, OlderExecutionNames, ignored
 from flowdeck.execution.result import FinalResultMixin
 from flowdeck.execution.saving import SavingMixin
@@ -131,7 +132,7 @@ class TriggerFlowExecution(
             return self
 
         if self._idle_now():
-            snapshot = await self.async_close(reason="auto_close_idle_timeout")
+            snapshot = await self.async_close(reason=IDLE_REASON)
         else:
             self._on_idle()
             await self.wait_closed()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
 from flowdeck.errors import PendingInterruptsError
 from flowdeck.execution.frames import FramesMixin
 from flowdeck.execution.state import Interrupt
 from flowdeck.execution.values import copy_value
 
-__all__ = ["CANCEL_GRACE", "LifecycleMixin"]
+__all__ = ["CANCEL_GRACE", "IDLE_REASON", "LifecycleMixin"]
 
-IDLE_REASON = "auto_close_idle_timeout"
-CANCEL_GRACE = 1.0
+IDLE_REASON: Final = "auto_close_idle_timeout"
+"""Why an execution closed that had nothing left to do."""
+CANCEL_GRACE: Final = 1.0
 """Seconds a cancelled handler gets to clean up before it is left behind."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from flowdeck._yaml import yaml_or
 from flowdeck.errors import SnapshotError
 
 __all__ = ["read_state", "write_state"]
@@ -18,7 +19,7 @@ def write_state(state: dict[str, Any], path: Path, encoding: str) -> None:
     if path.suffix in (".yaml", ".yml"):
         # YAML reads an unescaped NEL, inside a text too, as the end of a line.
         readable = b"\xc2\x85" not in msgspec.json.encode(state)
-        text = _yaml().safe_dump(state, allow_unicode=readable, sort_keys=False)
+        text = yaml_or(SnapshotError).safe_dump(state, allow_unicode=readable, sort_keys=False)
     else:
         # In the order they came: sorted, the user's own dicts would come back in another order.
         text = msgspec.json.format(msgspec.json.encode(state), indent=1).decode()
@@ -47,7 +48,7 @@ def read_state(state: Any, encoding: str) -> dict[str, Any]:
             state = msgspec.json.decode(state)
         except msgspec.DecodeError:
             try:
-                state = _yaml().safe_load(state)
+                state = yaml_or(SnapshotError).safe_load(state)
             except Exception as exc:
                 raise SnapshotError(f"{source}the saved state is neither JSON nor YAML: {exc}") from exc
 
@@ -66,12 +67,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a text, far too long for a name
         return False
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as exc:
-        raise SnapshotError("YAML needs the package pyyaml: pip install 'flowdeck[devtools]'") from exc
-
-    return yaml
