@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from flowdeck.layout import Layout, StoreError, StorePermission, resolve_store
-from flowdeck_sinks._journal_exit import CLOSE_SECONDS, close_with_process, close_with_worker_process
 from flowdeck_sinks._journal_publish import SERVED_BYTES, PublishTrigger
 from flowdeck_sinks._journal_segment import SEGMENT_BYTES, SEGMENT_SECONDS
 from flowdeck_sinks._journal_writer import JournalWriter, Losses
+from flowdeck_sinks._process_end import CLOSE_SECONDS, close_with_process, close_with_worker_process
 
 __all__ = ["JournalSink", "create_sink"]
 

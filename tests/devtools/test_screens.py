@@ -325,7 +325,7 @@ async def test_hostile_data_is_only_text(scene: Scene, size: tuple[int, int]) ->
             assert {cell_len(line) for line in text.splitlines()} == {size[0]}
 
 
-@pytest.mark.parametrize("spans", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spans", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
 async def test_a_run_of_very_many_spans_in_circles_is_walked_like_any_other(scene: Scene, spans: int) -> None:
     """Parents that come later, never, or below their own children: everything has a row once, every page works."""
     chance = random.Random(spans)
@@ -365,7 +365,15 @@ async def test_a_run_of_very_many_spans_in_circles_is_walked_like_any_other(scen
             assert {cell_len(line) for line in text.splitlines()} == {WIDE[0]}
 
 
-@pytest.mark.parametrize("keys", [["1"], ["2"], ["3"], ["5"], ["colon"], ["question_mark"], ["y"]])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["5"],
+        ["colon"],
+        ["y"],
+        *(pytest.param([key], marks=pytest.mark.slow) for key in ("1", "2", "3", "question_mark")),
+    ],
+)
 async def test_quitting_works_from_everywhere(busy: Scene, keys: list[str]) -> None:
     """ctrl+q leaves, whatever is open."""
     app = make_app(busy.store)

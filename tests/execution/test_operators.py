@@ -35,8 +35,13 @@ async def test_batch_is_keyed_by_chunk_name(world: World) -> None:
 
 async def test_collect_meets_branches(world: World) -> None:
     """collect passes ``{branch: value}`` in declaration order once each branch of the name has one (A16)."""
+
+    async def late(data: Data) -> int:
+        await turns(5)
+        return 2
+
     flow = TriggerFlow(name="f")
-    flow.to(passes("b", lambda v: 2)).collect("c", "b")
+    flow.to(("b", late)).collect("c", "b")
     flow.to(passes("a", lambda v: 1)).collect("c", "a").to(keep("out"))
     snapshot = await world.run(flow)
     assert snapshot == {"out": {"b": 2, "a": 1}}

@@ -37,7 +37,7 @@ def show(run: RunArgument = None, store: StoreOption = None, as_json: JsonOption
     if as_json:
         _output.out(json.dumps(_as_data(found, path, links, now_us), ensure_ascii=False))
     else:
-        _write(found, path, links, now_us, root)
+        _write(found, path, links, root)
 
 
 def _as_data(found: StoredRun, path: list[Share], links: Links, now_us: int) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _json(value: Any) -> Any:
     return None if value is NOTHING else json_value(value)
 
 
-def _write(found: StoredRun, path: list[Share], links: Links, now_us: int, root: Path) -> None:
+def _write(found: StoredRun, path: list[Share], links: Links, root: Path) -> None:
     row, trace = found.row, found.trace
     lasted = duration(row["duration_ms"] * 1000 if row["duration_ms"] is not None else None)
     facts: list[tuple[str, Any]] = [

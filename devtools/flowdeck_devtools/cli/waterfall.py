@@ -57,7 +57,7 @@ def waterfall(
         _output.out(json.dumps(data, ensure_ascii=False))
         return
 
-    for text in _lines(found, rows[:limit], path, now_us):
+    for text in _lines(found, rows[:limit], now_us):
         _output.out(text)
     if len(rows) > limit:
         _output.note(f"… {len(rows) - limit} more rows: --limit {len(rows)}, or --json for programs")
@@ -89,7 +89,7 @@ def span_data(
     return data
 
 
-def _lines(found: StoredRun, rows: list[OutlineRow], path: dict[int, int], now_us: int) -> Iterator[str]:
+def _lines(found: StoredRun, rows: list[OutlineRow], now_us: int) -> Iterator[str]:
     width = _output.table_width() or 120
     name = max(16, min(width * 2 // 5, 44))
     bars = max(10, width - name - _DURATION - 2)

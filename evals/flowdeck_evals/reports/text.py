@@ -34,6 +34,10 @@ def render(summary: Summary) -> str:
         lines.append("")
 
     lines.append(f"{len(summary.outcomes)} cases ({counts or 'none'}), {rounds} rounds in {summary.seconds:.2f} s")
+    controls = sum(one.control and one.state == "failed" for one in summary.outcomes)
+    if controls:
+        lines.append(f"{controls} of the failed are controls, which must fail")
+
     retried = sum(r.attempts - 1 for one in summary.outcomes for r in one.rounds)
     if retried:
         lines.append(f"{retried} attempts were repeated after errors of the infrastructure")

@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 from flowdeck.definition.bindings import SubFlow
 from flowdeck.definition.retry import Retry
 
-__all__ = ["BLOCK_KINDS", "START", "Case", "Operator", "Trigger", "completion_event", "stable_id"]
+__all__ = ["START", "Case", "Operator", "Trigger", "completion_event", "stable_id"]
 
 START = "START"
 """The event every execution begins with."""
-
-BLOCK_KINDS = ("for_each", "batch", "match")
 
 
 class Trigger(NamedTuple):

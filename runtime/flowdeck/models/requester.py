@@ -14,12 +14,12 @@ What comes back is a stream of pieces, plain data, too::
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
-__all__ = ["Message", "ModelRequest", "ModelRequester", "Piece", "PieceKind"]
+__all__ = ["Message", "ModelRequest", "ModelRequester", "Piece"]
 
-PieceKind = Literal["delta", "reasoning_delta", "tool_calls", "meta"]
 Piece = tuple[str, Any]
+"""A kind, ``delta``, ``reasoning_delta``, ``tool_calls`` or ``meta``, and what came of it."""
 Message = dict[str, Any]
 
 

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 __all__ = [
     "LONGEST_WAIT_HOURS",
     "Traceparent",
-    "format_traceparent",
     "parse_traceparent",
     "part_span_id",
     "span_id_of",
@@ -76,8 +75,3 @@ def parse_traceparent(text: str) -> Traceparent | None:
 
     trace_id, span_id = int(trace, 16), int(span, 16)
     return Traceparent(trace_id, span_id, int(flags, 16)) if trace_id and span_id else None
-
-
-def format_traceparent(trace_id: int, span_id: int, *, sampled: bool = True) -> str:
-    """Return the ``traceparent`` header of a span."""
-    return f"00-{trace_id:032x}-{span_id:016x}-{1 if sampled else 0:02x}"

@@ -23,7 +23,6 @@ __all__ = [
     "keep_content",
     "record_error",
     "start_attributes",
-    "status_of",
 ]
 
 Payload = bytes | msgspec.Raw
@@ -191,11 +190,6 @@ def end_facts(payload: Payload) -> tuple[str | None, bool, bool]:
         found.will_retry is True,
         _texts(found.propagated_from) or _texts(found.origin_run_id),
     )
-
-
-def status_of(payload: Payload) -> str | None:
-    """Return the ``status`` of a payload."""
-    return end_facts(payload)[0]
 
 
 def end_content(kind: str, payload: Payload, limits: Limits) -> dict[str, Any]:

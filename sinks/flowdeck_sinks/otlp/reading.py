@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-__all__ = ["ErrorPart", "Event", "Meta", "Run", "decode_event", "decode_part", "event_of"]
+__all__ = ["ErrorPart", "Event", "Meta", "Run", "decode_event", "event_of"]
 
 
 class Run(msgspec.Struct, gc=False):
@@ -101,11 +101,3 @@ def decode_event(line: bytes) -> Event:
 def event_of(record: _Encoded) -> Event:
     """Return the event of a live record: what is redacted and bounded, never the emitter's own objects."""
     return _decode(record.encoded)
-
-
-def decode_part(payload: msgspec.Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """Return the part of ``payload`` that ``decoder`` reads, ``None`` when the payload has another shape."""
-    try:
-        return decoder.decode(payload)
-    except ValueError:
-        return None

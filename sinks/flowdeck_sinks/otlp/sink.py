@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
@@ -27,6 +26,7 @@ from typing import Any, Final, Protocol
 
 from flowdeck.events.lineage import RunContext
 from flowdeck.layout import Layout
+from flowdeck_sinks._process_end import close_with_worker_process
 from flowdeck_sinks.otlp.dead_letters import DeadLetters
 from flowdeck_sinks.otlp.delivery import Lane
 from flowdeck_sinks.otlp.durable import ExportThread
@@ -274,7 +274,7 @@ class OTLPSink:
 
             self._thread = thread
 
-        _close_with_worker_process(self)
+        close_with_worker_process(self, _close_all)
 
     def _run(self) -> None:
         suppress_instrumentation()
@@ -398,15 +398,6 @@ _sinks: weakref.WeakSet[OTLPSink] = weakref.WeakSet()
 def _close_all() -> None:
     for sink in list(_sinks):
         sink.close(EXIT_SECONDS)
-
-
-def _close_with_worker_process(sink: OTLPSink) -> None:
-    """Close with a multiprocessing child, too: it ends without running atexit."""
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        from multiprocessing.util import Finalize
-
-        Finalize(sink, _close_all, exitpriority=0)
 
 
 def _reset_all() -> None:

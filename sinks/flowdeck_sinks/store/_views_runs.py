@@ -34,7 +34,6 @@ __all__ = [
 
 EXECUTION: Final = "workflow_execution"
 OPEN: Final = "('created', 'running', 'waiting')"
-_BLOCKED: Final = "blocked_version"
 
 _ALL: Final = {name: spec.transition for name, spec in CATALOGUE.items() if spec.transition is not None}
 EXECUTIONS: Final = {name: to for name, to in _ALL.items() if CATALOGUE[name].run_kind == EXECUTION}

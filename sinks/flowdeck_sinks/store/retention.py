@@ -98,7 +98,7 @@ def prune(
             if cutoff is None:
                 return report
 
-            _prepare(connection, layout, policy, open_executions)
+            _prepare(connection, layout, open_executions)
             errors = (OSError, ValueError, require_duckdb().Error)
             for file in files:
                 try:
@@ -155,7 +155,7 @@ def _cutoff(connection: Any, layout: Layout, files: list[PublishedFile], policy:
     return max(cutoffs, default=None)
 
 
-def _prepare(connection: Any, layout: Layout, policy: Policy, known_open: Collection[str] | None) -> None:
+def _prepare(connection: Any, layout: Layout, known_open: Collection[str] | None) -> None:
     """Fill the tables the conditions use: open executions, newest definitions, cursors."""
     connection.execute(f"CREATE TEMP VIEW every_event AS {events_select(visible_sources(layout))}")
     connection.execute(

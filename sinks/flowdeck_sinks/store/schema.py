@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["COLUMNS", "EVENTS_VERSION", "Column", "empty_select", "journal_select", "parts_select"]
+__all__ = ["COLUMNS", "EVENTS_VERSION", "Column", "empty_select", "journal_select"]
 
 EVENTS_VERSION: Final = 2
 """Rises when a column is added or changes its meaning."""
@@ -159,12 +159,6 @@ def journal_lines(pattern: str, **extra: str) -> str:
     """Return the table function over raw journal lines, one row each, NULL where a line is damaged."""
     fields = ", ".join(f"{name}: '{kind}'" for name, kind in {**_LINE_FIELDS, **extra}.items())
     return f"read_ndjson({pattern}, columns = {{{fields}}}, ignore_errors = true, filename = true)"
-
-
-def parts_select(pattern: str) -> str:
-    """Return the SELECT that reads events from Parquet parts; columns older parts lack are NULL."""
-    documents = ", ".join(f"{column.name}::JSON AS {column.name}" for column in COLUMNS if column.type == "JSON")
-    return f"SELECT * REPLACE ({documents}) FROM read_parquet({pattern}, union_by_name = true)"
 
 
 def empty_select(*, plain: bool = False) -> str:

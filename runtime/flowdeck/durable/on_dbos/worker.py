@@ -219,10 +219,8 @@ class DbosWorker(Worker):
     async def _give_back(self, execution: TriggerFlowExecution, token: int) -> bool:
         """Give a waiting execution back. Returns ``False`` if it has been asked something meanwhile, and goes on."""
         hosted = self.host._hosted.get(execution.id)
-        if hosted is not None and hosted.weak() is execution:
-            del self.host._hosted[execution.id]  # first: nobody shall think that it was taken away from us
-        else:
-            hosted = None
+        if hosted is not None:
+            hosted.token = token + 1  # what it will be then: it was not taken away from us
 
         while True:
             try:
@@ -236,13 +234,12 @@ class DbosWorker(Worker):
             else:
                 break
 
-        if hosted is not None:
-            if given:
-                self._shelf.control.forget(hosted)
-            else:
-                self.host._hosted.setdefault(execution.id, hosted)
-                if execution._log is not None and not execution._log._resting:
-                    self.host._rests(execution, -1)
+        if hosted is not None and given:
+            self.host._hosted.pop(execution.id, None)
+            self._shelf.control.forget(hosted)
+            self._shelf.control.bell.ring()  # who looked for work just now took it for ours
+        elif hosted is not None:
+            hosted.token = token
 
         return given
 

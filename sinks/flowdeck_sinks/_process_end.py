@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
@@ -46,13 +47,17 @@ def close_with_process(sink: Closable) -> None:
             signal.signal(signal.SIGTERM, _terminate)
 
 
-def close_with_worker_process(sink: Closable) -> None:
-    """Close with a multiprocessing child too: it ends without running atexit."""
+def close_with_worker_process(sink: object, close_all: Callable[[], None] | None = None) -> None:
+    """Close with a multiprocessing child too: it ends without running atexit.
+
+    Args:
+        close_all: closes the sinks of that kind; by default those of :func:`close_with_process`.
+    """
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is not None and multiprocessing.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(sink, _close_all, exitpriority=0)
+        Finalize(sink, close_all or _close_all, exitpriority=0)
 
 
 def _close_all(seconds: float = CLOSE_SECONDS) -> None:
