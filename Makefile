@@ -17,7 +17,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
-JOBS ?= 2
+# One more than there are processors: many tests wait for a process, a terminal or a browser.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 # The tests start hundreds of interpreters: each compiled everything anew where this forbade to keep what was compiled.
 unexport PYTHONDONTWRITEBYTECODE
 

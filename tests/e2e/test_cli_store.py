@@ -197,6 +197,7 @@ def test_a_killed_run_that_can_be_resumed_is_not_called_lost(shell: Shell) -> No
     (shell.folder / "asking.py").write_text(WAITING)
     running = shell.start("run", "asking:flow", "--input", "1", "--durability", "full")
     eventually(shell.open_interrupts, "the question")
+    eventually(lambda: shell.statuses() == ["waiting"], "the run in the journal, which is written 10 ms later")
     running.end(signal.SIGKILL)
     assert "waiting (resumable)" in shell.ok("runs")
     asked = shell.ok("sql", "SELECT status, resumable FROM recent_runs(1)", "--format", "csv")
