@@ -231,7 +231,7 @@ def test_plain_duckdb_reads_a_live_store(tmp_path: Path, python: str) -> None:
     sink = JournalSink(tmp_path / "store")
     story = Story(sink)
     assert ensure_catalog(sink.layout)
-    assert sink.layout.catalog.stat().st_mode & 0o777 == 0o444
+    assert sink.layout.catalog.stat().st_mode & 0o777 == 0o400
     client = ask(python, sink.layout.catalog)
     try:
         assert answer(client, "SELECT count(*) FROM events") == "[(0,)]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ TOKEN_VARIABLE = "FLOWDECK_WEB_TOKEN"
 def serve(
     flows: Annotated[list[str], typer.Argument(metavar="MODULE:FLOW...", help="The flows to serve.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 for a free one.")] = 8000,
     token: Annotated[
         str | None, typer.Option(envvar=TOKEN_VARIABLE, help="What clients must know; made up when not given.")
     ] = None,
@@ -48,6 +49,7 @@ def serve(
 
     root = Path(resolve_store(store))
     secret = None if no_token else token or secrets.token_urlsafe(24)
+    port = port or _free_port(host)
     given: Callable[[], Any] | None = load_function(resources) if resources else None
     with observe(root):
         service = FlowService(
@@ -67,3 +69,16 @@ def serve(
         except SystemExit as leaving:
             if leaving.code:
                 raise CliError(f"could not listen on {shown}:{port}; choose another with --port", 1) from None
+
+
+def _free_port(host: str) -> int:
+    """Return a port nobody listens on, so that it can be told before the server has it.
+
+    Raises:
+        CliError: the address is not this machine's.
+    """
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as problem:
+        raise CliError(f"could not listen on {host}: {problem}; choose another with --host", 1) from None

@@ -37,6 +37,10 @@ def render(summary: Summary) -> str:
         f"<p>{len(summary.outcomes)} cases ({_e(counts or 'none')}), {summary.seconds:.2f} s, "
         f"session <code>{_e(summary.session_id)}</code></p>",
     ]
+    controls = sum(one.control and one.state == "failed" for one in summary.outcomes)
+    if controls:
+        parts.append(f"<p>{controls} of the failed are controls, which must fail.</p>")
+
     if verdict.reasons:
         parts.append("<table><tr><th>rule<th>it says<th>95 % interval</tr>")
         for one in verdict.reasons:

@@ -23,7 +23,7 @@ from flowdeck_sinks.store.views import VIEWS_VERSION, view_definitions
 __all__ = ["CATALOG_VERSION", "build_catalog", "catalog_is_current", "ensure_catalog"]
 
 CATALOG_VERSION: Final = VIEWS_VERSION * 1000 + EVENTS_VERSION
-CATALOG_MODE: Final = 0o444
+CATALOG_MODE: Final = 0o400
 SEED: Final = "_.parquet"
 """The empty part that gives ``parts/`` its columns before there is a real one."""
 
