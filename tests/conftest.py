@@ -10,7 +10,7 @@ import pytest
 os.environ.setdefault("FLOWDECK_PUBLISH", "off")  # no child processes behind the tests' backs
 os.environ.pop("FLOWDECK_MODEL", None)  # the examples' tapes are of the model on this machine
 
-REAL_TIME = ("devtools", "e2e", "durable", "otlp", "sinks")
+REAL_TIME = ("devtools", "e2e", "durable", "environments", "evals", "examples", "otlp", "postgres", "sinks", "web")
 """Folders whose tests drive real processes, terminals and clocks."""
 
 

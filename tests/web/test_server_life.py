@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,13 @@ def unread_stream(port: int, path: str) -> socket.socket:
     return slow
 
 
+def wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def rest_of(slow: socket.socket) -> bytes:
     content = bytearray()
     with contextlib.suppress(ConnectionError):
@@ -238,16 +246,18 @@ def rest_of(slow: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("http", HTTP)
-def test_slow_readers_are_dropped_with_a_reason_and_take_no_memory(http: str) -> None:
+def test_slow_readers_are_dropped_with_a_reason_and_take_no_memory(http: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is held for who does not read; a late one finds out why it was dropped, and goes on where it was."""
     service = FlowService(make_bulk(), runtime=Runtime(), stall=0.5)
     with bounded(service, http, 1.6) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         run = client.post("/bulk/runs?wait=20", json={"input": 3_000}).json()["execution_id"]
         path = f"/bulk/runs/{run}/events"
         before = resident()
-        slow = [unread_stream(port, path) for _ in range(20)]
-        late = unread_stream(port, path)
-        time.sleep(0.75)  # longer than the stall: they have been let go
+        with caplog.at_level(logging.INFO, "flowdeck.web"):
+            slow = [unread_stream(port, path) for _ in range(20)]
+            late = unread_stream(port, path)
+            wait_for(lambda: caplog.text.count("was let go") == 21)
+
         told = rest_of(late)
         assert b"event: dropped" in told and b"nothing was read for 0.5 s" in told
         assert b"event: closed" not in told
@@ -265,7 +275,7 @@ def test_slow_readers_are_dropped_with_a_reason_and_take_no_memory(http: str) ->
             each.close()
 
 
-def test_a_websocket_that_nobody_reads_is_closed_with_a_reason() -> None:
+def test_a_websocket_that_nobody_reads_is_closed_with_a_reason(caplog: pytest.LogCaptureFixture) -> None:
     """What is held for it is bounded; the reason is the last thing it finds, and its position is good for going on."""
     service = FlowService(make_bulk(), runtime=Runtime(), stall=0.5)
     with serving_app(service.app(), send_buffer=32_768) as base, httpx.Client(base_url=base, timeout=20) as client:
@@ -275,9 +285,12 @@ def test_a_websocket_that_nobody_reads_is_closed_with_a_reason() -> None:
         frames: list[dict[str, Any]] = []
         slow = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])))
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        with connect(address, sock=slow, max_queue=1, compression=None, close_timeout=2) as ws:
+        with (
+            caplog.at_level(logging.INFO, "flowdeck.web"),
+            connect(address, sock=slow, max_queue=1, compression=None, close_timeout=2) as ws,
+        ):
             ws.send(json.dumps(follow))
-            time.sleep(0.9)
+            wait_for(lambda: "was let go" in caplog.text)
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
                     frames.append(json.loads(ws.recv(5)))
