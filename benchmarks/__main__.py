@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.core_workloads import WORKLOADS
 from benchmarks.harness import Figure, measure_async
+from benchmarks.store_query import PLACE
+from benchmarks.targets import BUDGETS, WHY
 
 HERE = Path(__file__).parent
 KEPT = HERE / ".envs" / "bench"
@@ -49,18 +51,19 @@ SECTIONS = (
     Section("peers", "Core, beside other engines", ("benchmarks.peers",)),
     Section("control", "Answers across processes", ("benchmarks.control_plane",)),
     Section("durable", "Durable executions, beside LangGraph and DBOS", ("benchmarks.durable",)),
+    Section("postgres", "Executions in PostgreSQL, beside LangGraph and DBOS", ("benchmarks.postgres",)),
     Section("ingest", "Event history: writing, and the peer's server", ("benchmarks.store_ingest", "--seconds", "20")),
     Section("query", "Event history: ten million events", ("benchmarks.store_query",)),
-    Section("otlp", "Traces, beside the SDK's batch processor", ("benchmarks.otlp",)),
+    Section("otlp", "Traces, beside the SDK and logfire", ("benchmarks.otlp", "--full")),
     Section("collect", "Receiving OTLP", ("benchmarks.collect",)),
-    Section("tui", "DevTools in a pseudo-terminal", ("benchmarks.tui",)),
+    Section("tui", "DevTools in a pseudo-terminal", ("benchmarks.tui", "--store", str(PLACE))),
     Section("evals", "Evals, beside other harnesses", ("benchmarks.evals",)),
     Section("actions", "Actions", ("benchmarks.actions",)),
     Section("workspace", "Workspace", ("benchmarks.workspace",)),
     Section("agents", "Agents and models, beside the reference", ("benchmarks.agents",)),
     Section("web", "Flows behind HTTP", ("benchmarks.web",)),
 )
-INSTALLING = frozenset({"peers", "evals"})
+INSTALLING = frozenset({"peers", "evals", "otlp"})
 """Sections that make environments for peers."""
 
 
@@ -162,16 +165,29 @@ def _version(package: str) -> str:
 
 
 def _targets(sections: list[tuple[Section, dict[str, Any]]]) -> list[str]:
-    lines = ["## Targets", "", "| section | figure | measured | target | verdict |", "|---|---|---|---|---|"]
-    for section, found in sections:
-        for row in found["figures"]:
-            figure = Figure(**row)
-            if figure.target is None:
-                continue
+    figures = [(section, Figure(**row)) for section, found in sections for row in found["figures"]]
+    judged = {figure.name: figure for _, figure in figures if figure.target is not None}
+    lines = ["## Budgets", "", "What the design asks for, and the figures below that judge it.", ""]
+    lines += ["| budget | verdict |", "|---|---|"]
+    for budget, names in BUDGETS.items():
+        verdicts = {judged[name].verdict if name in judged else "not measured" for name in names}
+        lines.append(f"| {budget} | {', '.join(sorted(verdicts))} |")
 
-            bound = f"{'>=' if figure.at_least else '<='} {figure.target:,.4g}"
-            measured = f"{figure.median:,.4g} {figure.unit}"
-            lines.append(f"| {section.name} | {figure.name} | {measured} | {bound} | {figure.verdict} |")
+    lines += [
+        "",
+        "## Targets",
+        "",
+        "| section | figure | measured | target | verdict | why |",
+        "|---|---|---|---|---|---|",
+    ]
+    for section, figure in figures:
+        if figure.target is None:
+            continue
+
+        bound = f"{'>=' if figure.at_least else '<='} {figure.target:,.4g}"
+        measured = f"{figure.median:,.4g} {figure.unit}"
+        why = "" if figure.verdict == "met" else WHY.get(figure.name, "not known")
+        lines.append(f"| {section.name} | {figure.name.strip()} | {measured} | {bound} | {figure.verdict} | {why} |")
 
     return [*lines, ""]
 

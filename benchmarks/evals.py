@@ -2,7 +2,8 @@
 
 1,000 trivial cases: an async task returns its input, one exact check, 16 at a time where the runner can. CPU per case
 is the slope between 1 and 1,000 cases; each figure is the best of a few in a process of its own (CPU time, so that
-neighbours matter less). Only ours and inspect_ai keep results. Peers live in ``benchmarks/.envs``.
+neighbours matter less). Only ours, inspect_ai and promptfoo keep results. Peers live in ``benchmarks/.envs``, see
+``benchmarks/peers/environments.py``.
 
 Further lines: a flow replayed from a tape, assertions over histories that are loaded, ``evals list`` and ``evals
 compare`` as processes, and mining, of a million stored runs or of the store that ``--store`` names.
@@ -16,6 +17,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -28,11 +30,13 @@ from typing import Any
 ENVS = Path(__file__).parent / ".envs"
 ROOT = Path(__file__).parents[1]
 CASES = 1_000
-PEERS = {
-    "pydantic_evals": ("pydantic-evals==2.62.0",),
-    "inspect_ai": ("inspect_ai==0.3.285",),
-    "agently_devtools": ("agently-devtools==0.2.0", "agently==4.1.4.10"),
+PEERS = ("pydantic_evals", "inspect_ai", "agently_devtools", "promptfoo")
+TARGETS = {
+    "flowdeck ms_per_case": ("evals: a trivial case, results stored", "ms", 0.10),
+    "flowdeck_compare five_rounds_ms": ("evals compare, 10,000 cases of five rounds, CPU", "ms", 500.0),
+    "flowdeck_mine wall_s": ("evals: mining all stored runs, wall", "s", 10.0),
 }
+"""Figures that have a target: what they are called in a table, and the target."""
 ABOUT = {
     "flowdeck": "results stored",
     "flowdeck_flow": "a flow of one step, results and its events stored",
@@ -44,6 +48,7 @@ ABOUT = {
     "pydantic_evals": "nothing stored",
     "inspect_ai": "log written",
     "agently_devtools": "the reference's runner, bare callable, nothing observed or stored",
+    "promptfoo": "its echo provider, results in its SQLite file; unstored: --no-write",
 }
 
 
@@ -276,19 +281,74 @@ def agently_devtools() -> dict[str, float]:
     return _slope(run)
 
 
+def promptfoo() -> dict[str, float]:
+    """CPU of its process. Telemetry is off; what it sends all the same goes to a port where nobody listens.
+
+    50 at a time: at 16, some of its runs ended with exit code 0 and without a verdict (Node 20, a busy machine).
+    """
+    entry = ENVS / "promptfoo" / "node_modules" / "promptfoo" / "dist" / "src" / "entrypoint.js"
+    flags = ("--no-cache", "--no-progress-bar", "--no-table", "--max-concurrency", "50")
+    nowhere = "http://127.0.0.1:9"
+    environ = os.environ | {"HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere}
+    environ |= {f"PROMPTFOO_DISABLE_{what}": "1" for what in ("TELEMETRY", "UPDATE", "REMOTE_GENERATION", "SHARING")}
+
+    def once(count: int, *further: str) -> float | None:
+        tests = [{"vars": {"q": f"q{n}"}, "assert": [{"type": "equals", "value": f"q{n}"}]} for n in range(count)]
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            suite, out = Path(folder) / "suite.json", Path(folder) / "out.txt"
+            suite.write_text(json.dumps({"prompts": ["{{q}}"], "providers": ["echo"], "tests": tests}))
+            argv = ["node", str(entry), "eval", "--config", str(suite), *flags, *further]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            with out.open("w") as file:
+                subprocess.run(argv, stdout=file, cwd=folder, env=environ | {"PROMPTFOO_CONFIG_DIR": folder})
+
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            passed = re.search(r"([\d,]+) passed", out.read_text())
+
+        if not passed or int(passed[1].replace(",", "")) != count:
+            return None
+
+        return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
+
+    def cpu(count: int, *further: str) -> float:
+        """Return the best of two runs that came to a verdict, of four at most."""
+        found: list[float] = []
+        for _ in range(4):
+            taken = once(count, *further)
+            found += [taken] if taken is not None else []
+            if len(found) == 2:
+                break
+
+        if not found:
+            raise SystemExit(f"promptfoo did not come to a verdict on {count} cases")
+
+        return min(found)
+
+    one, many = cpu(1), cpu(CASES)
+    bare, unstored = cpu(1, "--no-write"), cpu(CASES, "--no-write")
+    return {
+        "fixed_ms": one,
+        "ms_per_case": (many - one) / (CASES - 1),
+        "ms_per_case_unstored": (unstored - bare) / (CASES - 1),
+    }
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 
-def _python(name: str, install: bool) -> Path:
+def _python(name: str, install: bool) -> Path | None:
+    """Return the interpreter that measures a runner, or None where it is not there."""
+    from benchmarks.peers import environments
+
+    if name == "promptfoo":
+        there = environments.make_promptfoo() if install else environments.promptfoo_ready()
+        return Path(sys.executable) if there else None
+
     if name not in PEERS:
         return Path(sys.executable)
 
-    python = ENVS / name / "bin" / "python"
-    if install and not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVS / name)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[name]], check=True)
-
-    return python
+    there = environments.make(name) if install else environments.ready(name)
+    return environments.python_of(name) if there else None
 
 
 def main() -> None:
@@ -305,11 +365,14 @@ def main() -> None:
     if "--store" in given:
         os.environ["FLOWDECK_BENCH_STORE"] = str(Path(given.pop(given.index("--store") + 1)).resolve())
 
+    from benchmarks.harness import Target, judged, table
+
+    every: dict[str, float] = {}
     wanted = [name for name in given if not name.startswith("-")] or list(ABOUT)
     for name in wanted:
         python = _python(name, "--install" in sys.argv)
         label = f"{name:18} {ABOUT[name]:75}"
-        if not python.exists():
+        if python is None:
             print(f"{label} not installed, run with --install")
             continue
 
@@ -317,7 +380,13 @@ def main() -> None:
         done = subprocess.run(
             [str(python), "-P", __file__, "--one", name], capture_output=True, text=True, cwd=tempfile.gettempdir()
         )
-        print(label, done.stdout.strip() or done.stderr[-2000:])
+        print(label, done.stdout.strip() or done.stderr[-2000:], flush=True)
+        measured = json.loads(done.stdout) if done.returncode == 0 else {}
+        every |= {f"{name} {key}": value for key, value in measured.items()}
+
+    figures = judged(every, {key: Target(*target) for key, target in TARGETS.items()})
+    if figures:
+        print(f"\n{table(figures)}")
 
 
 if __name__ == "__main__":

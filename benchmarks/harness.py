@@ -11,11 +11,12 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Figure", "measure", "measure_async", "peak_rss_mb", "reset_peak", "table"]
+__all__ = ["Figure", "Target", "judged", "measure", "measure_async", "peak_rss_mb", "reset_peak", "table"]
 
 ROUNDS = 7
 
@@ -98,6 +99,24 @@ def rate(name: str, seconds: list[float], per: float, *, target: float | None = 
     """Turn seconds per call into things per CPU second."""
     values = sorted(per / s for s in seconds)
     return Figure(name, statistics.median(values), values[-1], values[0], "/s", target, True)
+
+
+class Target(NamedTuple):
+    """What a measured number is called in a table, and what it must reach."""
+
+    title: str
+    unit: str
+    bound: float
+    at_least: bool = False
+
+
+def judged(found: Mapping[str, float], targets: Mapping[str, Target]) -> list[Figure]:
+    """Return those of the measured numbers that have a target as figures."""
+    return [
+        Figure(target.title, found[key], found[key], found[key], target.unit, target.bound, target.at_least)
+        for key, target in targets.items()
+        if key in found
+    ]
 
 
 def table(figures: list[Figure]) -> str:

@@ -1,8 +1,10 @@
-"""What exporting costs, and what arrives through an outage; the SDK's batch processor beside it in the same run.
+"""What exporting costs, and what arrives through an outage; the bare SDK and Logfire beside it in the same run.
 
 Run it with ``python -m benchmarks.otlp`` (about a minute; ``--full`` for 100,000 spans, a 10 s outage and three times
-as long). The collector is a process of its own: its CPU time is not counted. CPU per span covers everything from the
-event to the answered request: queueing or reading back, decoding, mapping, encoding, sending, saving the cursor.
+as long; ``--install`` makes what is missing of the peers' environments, see ``benchmarks/peers``). The collector is a
+process of its own: its CPU time is not counted. CPU per span covers everything from the event to the answered request:
+queueing or reading back, decoding, mapping, encoding, sending, saving the cursor. Of a peer's span it covers making it
+and everything up to the answered request; no flow runs there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Figure, table
+from benchmarks.peers import environments
 from flowdeck import TriggerFlow, runtime
 from flowdeck.layout import Layout
 from flowdeck_sinks.otlp.settings import OtlpSettings
@@ -30,6 +33,8 @@ from flowdeck_sinks.otlp.store_export import StoreExport
 
 RATE = 5_000
 STEPS = 20
+PEERS = {"otel_sdk": ("sdk", "the bare SDK"), "logfire": ("logfire", "Logfire")}
+SPANS_OTLP = Path(__file__).parent / "peers" / "spans_otlp.py"
 TRACES = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
 
 
@@ -146,7 +151,7 @@ def cost_per_span(flow: TriggerFlow, executions: int, rounds: int) -> list[Figur
         with runtime.observe(store):
             asyncio.run(run(flow, executions))
 
-        out = []
+        out: list[Figure] = []
         for name, variables in (("traces alone", TRACES), ("traces, logs and metrics", {})):
             samples = []
             for attempt in range(rounds + 1):
@@ -161,7 +166,7 @@ def cost_per_span(flow: TriggerFlow, executions: int, rounds: int) -> list[Figur
                 export.shut()
                 samples.append((time.process_time() - begun) / int(export.statistics()["spans_exported"]))
 
-            out.append(figure(f"CPU per span, durable, {name}", samples[1:], 1e6, "us", target=45.0))
+            out.append(figure(f"OTLP CPU per span, durable, {name}", samples[1:], 1e6, "us", target=45.0))
 
         return out
 
@@ -183,11 +188,13 @@ def app_thread(flow: TriggerFlow, executions: int, rounds: int) -> list[Figure]:
 
         os.environ.pop("FLOWDECK_OTLP_MODE", None)
 
-    out = [figure(f"app thread per step, {name}", kept[1:], 1e6, "us") for name, kept in samples.items()]
+    out = [figure(f"OTLP app thread per step, {name}", kept[1:], 1e6, "us") for name, kept in samples.items()]
     alone = min(samples["journal"][1:])
     for name, kept in samples.items():
         if "otlp" in name:  # the best rounds: what neighbours do to the caches only ever adds
-            out.append(figure(f"app thread grows by, {name}", [min(kept[1:]) / alone - 1.0], 100.0, "%", target=10.0))
+            out.append(
+                figure(f"OTLP app thread grows by, {name}", [min(kept[1:]) / alone - 1.0], 100.0, "%", target=10.0)
+            )
 
     return out
 
@@ -195,6 +202,7 @@ def app_thread(flow: TriggerFlow, executions: int, rounds: int) -> list[Figure]:
 def through_an_outage(flow: TriggerFlow, spans: int, down: float) -> list[Figure]:
     """What arrives when the collector is away for the first seconds."""
     executions = spans // (STEPS + 1)
+    load = f"{spans / 1000:g} k spans at {RATE / 1000:g} k/s, {down:g} s outage"
     out = []
     for name, target_share in (("durable", 100.0), ("memory", 95.0)):
         with tempfile.TemporaryDirectory() as folder, collector(down) as target:
@@ -209,44 +217,63 @@ def through_an_outage(flow: TriggerFlow, spans: int, down: float) -> list[Figure
             cpu = time.process_time() - begun
             distinct, received = target.counted()
             sent = executions * (STEPS + 1)
-            out.append(figure(f"arrived, {name}", [distinct / sent], 100.0, "%", target=target_share, at_least=True))
-            out.append(figure(f"arrived twice, {name}", [float(received - distinct)], 1.0, "spans"))
-            out.append(figure(f"CPU of the whole program per span, {name}", [cpu / sent], 1e6, "us"))
+            out.append(
+                figure(
+                    f"OTLP arrived, {load}, {name}", [distinct / sent], 100.0, "%", target=target_share, at_least=True
+                )
+            )
+            out.append(figure(f"  arrived twice, {name}", [float(received - distinct)], 1.0, "spans"))
+            out.append(figure(f"  CPU of the whole program per span, {name}", [cpu / sent], 1e6, "us"))
             for variable in TRACES:
                 os.environ.pop(variable)
 
-    out.append(sdk_through_an_outage(executions * (STEPS + 1), down))
+    peer = "otel_sdk" if environments.ready("otel_sdk") else None  # the SDK is ours, too
+    sent = executions * (STEPS + 1)
+    with collector(down) as target:
+        peer_spans(peer, "sdk", target, "outage", sent, RATE)
+        out.append(figure(f"OTLP arrived, {load}, the SDK's batch processor", [target.counted()[0] / sent], 100.0, "%"))
+
     return out
 
 
-def sdk_through_an_outage(spans: int, down: float) -> Figure:
-    """The same load through the SDK's BatchSpanProcessor and HTTP exporter, as they come."""
-    import logging
+def peer_spans(peer: str | None, library: str, target: Collector, what: str, *given: float) -> list[str]:
+    """Run ``peers/spans_otlp.py`` in a peer's environment, or with our own packages. Returns the lines it printed."""
+    python = environments.python_of(peer) if peer else sys.executable
+    command = [str(python), str(SPANS_OTLP), library, target.url, what, *map(str, given)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tempfile.gettempdir()
+    ) as running:
+        assert running.stdin is not None and running.stdout is not None
+        if running.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{library} did not start")
 
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        if what == "outage":
+            target.begin_outage()
 
-    logging.disable(logging.CRITICAL)
-    with collector(down) as target:
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{target.url}/v1/traces")))
-        tracer = provider.get_tracer("benchmark")
-        target.begin_outage()
-        begun = time.monotonic()
-        for number in range(spans):
-            with tracer.start_as_current_span("step", attributes={f"key-{k}": "value" for k in range(8)}):
-                pass
+        printed, _ = running.communicate("\n")
+        return printed.splitlines()
 
-            if number % 100 == 0:
-                time.sleep(max(0.0, begun + number / RATE - time.monotonic()))
 
-        provider.force_flush(60_000)
-        provider.shutdown()
-        distinct, _ = target.counted()
+def peers_cost(executions: int, rounds: int) -> list[Figure]:
+    """CPU per span of the peers, as many spans as :func:`cost_per_span` exports; all must arrive."""
+    out: list[Figure] = []
+    for peer, (library, name) in PEERS.items():
+        if not environments.ready(peer):
+            print(f"left out, not installed: {name} (--install)", file=sys.stderr)
+            continue
 
-    logging.disable(logging.NOTSET)
-    return figure("arrived, the SDK's batch processor", [distinct / spans], 100.0, "%")
+        with collector() as target:
+            lines = peer_spans(peer, library, target, "cost", executions, rounds)
+            taken = [json.loads(line) for line in lines][1:]
+            arrived = target.counted()[0] / (executions * (rounds + 1) * (STEPS + 1))
+
+        in_all, making = zip(*taken, strict=True)
+        out.append(figure(f"OTLP CPU per span, made and exported, {name}", list(in_all), 1e6, "us"))
+        out.append(figure(f"  of it in the thread that makes it, {name}", list(making), 1e6, "us"))
+        if arrived != 1.0:  # a cost of spans that were dropped would be too good
+            out.append(figure(f"  arrived, {name}", [arrived], 100.0, "%"))
+
+    return out
 
 
 def dead_collector(flow: TriggerFlow) -> list[Figure]:
@@ -260,7 +287,9 @@ def dead_collector(flow: TriggerFlow) -> list[Figure]:
             begun = time.monotonic()
             observation.close()
             out.append(
-                figure(f"closing with a dead collector, {name}", [time.monotonic() - begun], 1.0, "s wall", target=5.0)
+                figure(
+                    f"OTLP closing with a dead collector, {name}", [time.monotonic() - begun], 1.0, "s wall", target=5.0
+                )
             )
 
     return out
@@ -274,12 +303,17 @@ def main() -> None:
     full = "--full" in sys.argv
     flow = make_flow()
     urllib.request.getproxies()  # looked up once per process by every HTTP client; not a cost of spans
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {STEPS} steps per execution")
+    if "--install" in sys.argv:
+        for peer in PEERS:
+            environments.make(peer)
+
     figures = cost_per_span(flow, 1_000 if full else 500, 5 if full else 3)
+    figures += peers_cost(1_000 if full else 400, 5 if full else 3)
     figures += app_thread(flow, 200, 9 if full else 7)
     figures += dead_collector(flow)
     figures += through_an_outage(flow, 100_000 if full else 20_000, 10.0 if full else 2.0)
     print(table(figures))
+    print(f"\nload average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {STEPS} steps per execution")
 
 
 if __name__ == "__main__":

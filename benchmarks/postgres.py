@@ -21,8 +21,9 @@ from typing import Any
 
 from tests.postgres.server import Server
 
-from benchmarks.durable import CONCURRENT, DBOS, ENVS, LANGGRAPH, STEPS, chain
+from benchmarks.durable import CONCURRENT, DBOS, LANGGRAPH, STEPS, chain
 from benchmarks.harness import Figure, table
+from benchmarks.peers import environments
 from flowdeck import Runtime
 from flowdeck.durable import ControlClient
 from flowdeck.durable.on_dbos.worker import DbosWorker
@@ -144,12 +145,11 @@ async def _answers(url: str) -> list[float]:
 
 
 def _peer(name: str, script: str, url: str) -> float | None:
-    python = ENVS / name / "bin" / "python"
-    if not python.exists():
+    if not environments.ready(name):
         return None
 
     done = subprocess.run(
-        [str(python), "-c", script, str(STEPS), str(CONCURRENT), str(SECONDS), url],
+        [str(environments.python_of(name)), "-c", script, str(STEPS), str(CONCURRENT), str(SECONDS), url],
         capture_output=True,
         text=True,
         timeout=180,
@@ -208,14 +208,14 @@ def main() -> None:
             figures.append(Figure(f"{name} on the same server, 32 concurrent", theirs, max(rates), min(rates), "/s"))
             target = 10 if name == "langgraph" else None
             times = [mine / other for mine, other in zip(ours, rates, strict=False)]  # of one round each
-            figures.append(
-                Figure(f"  Flowdeck over {name}", statistics.median(times), max(times), min(times), "x", target, True)
-            )
+            title, ours_over = f"  Flowdeck over {name}, PostgreSQL", statistics.median(times)
+            figures.append(Figure(title, ours_over, max(times), min(times), "x", target, True))
 
-    figures.append(Figure("answer in another process to resumed, p50", statistics.median(waits), 0, 0, "ms"))
-    figures.append(
-        Figure("answer in another process to resumed, p99", waits[int(len(waits) * 0.99)], 0, waits[-1], "ms", 250)
-    )
+    for share, target in ((50, None), (99, 250)):
+        wait = waits[int(len(waits) * share / 100)]
+        title = f"answer in another process to resumed, PostgreSQL, p{share}"
+        figures.append(Figure(title, wait, waits[0], waits[-1], "ms", target))
+
     print(table(figures))
     server.close()
 

@@ -33,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import Target, judged, table
 from benchmarks.store_make import lines_select, prepared
 from flowdeck.events import EventCenter, Fragment, RunContext
 from flowdeck.layout import Layout
@@ -44,6 +45,18 @@ from flowdeck_sinks.store.compaction import compact
 from flowdeck_sinks.store.publisher import publish
 
 AT_ONCE = Timing(visible_after_ms=0, keep_ms=0)
+TARGETS = {
+    "burst events_per_cpu_s": Target("journal: encoded events, queued until on disk", "/s", 200_000, True),
+    "emit emit_events_per_cpu_s": Target("journal: emit until on disk", "/s", 200_000, True),
+    "paced written_percent": Target("journal: written of 20,000 events/s", "%", 100, True),
+    "idle background_us": Target("journal: CPU beside the emitting thread, 2,000 events/s", "us", 6),
+    "latency tail_p50_ms": Target("emit -> tail in another process, p50", "ms", 30),
+    "latency tail_p99_ms": Target("emit -> tail in another process, p99", "ms", 250),
+    "sql 1000 p50_ms": Target("emit -> SQL in another process, 1,000 events/s, p50", "ms", 30),
+    "sql 1000 p99_ms": Target("emit -> SQL in another process, 1,000 events/s, p99", "ms", 250),
+    "publish day_bytes_per_event": Target("bytes per event in Parquet, a merged day", "B", 150),
+}
+"""Figures that have a target, by the part that measures them."""
 
 
 class Line:
@@ -146,6 +159,7 @@ def paced(records: list[Line], per_second: int, seconds: float) -> dict[str, flo
     return {
         "events_per_s": total / wall,
         "dropped": dropped,
+        "written_percent": 100 * (1 - dropped / total),
         "most_queued_kb": worst / 1024,
         "flush_at_end_ms": lag * 1e3,
         "background_us": beside / total * 1e6,
@@ -338,6 +352,8 @@ def main() -> None:
         for what, value in out[name].items():
             print(f"{name:8} {what:30} {value:>14,.2f}")
         print(f"{name:8} {'load':30} {os.getloadavg()[0]:>14,.2f}")
+    flat = {f"{name} {what}": value for name, part in out.items() if name in parts for what, value in part.items()}
+    print(f"\n{table(judged(flat, TARGETS))}")
     if given.json:
         given.json.write_text(json.dumps(out, indent=1))
 

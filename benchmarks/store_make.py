@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flowdeck.layout import Layout
-from flowdeck_sinks.store._duckdb import quoted, require_duckdb
+from flowdeck_sinks.store._duckdb import quoted, require_duckdb, spill_place
 from flowdeck_sinks.store.parts import COPY_OPTIONS, MERGED_OPTIONS, PublishedFile, parquet_select, stored_select
 from flowdeck_sinks.store.schema import line_select
 from flowdeck_sinks.store.unfinished import unfinished_option
@@ -154,7 +154,7 @@ JOIN snippets AS s3 ON s3.id = (e.h * 17 + 3) % {SNIPPETS}"""
 
 def prepared(duckdb: Any, seed: int) -> Any:
     """Return a connection with the table of snippets: 4 to 24 words each."""
-    connection = duckdb.connect(":memory:", config={"memory_limit": "2GB"})
+    connection = duckdb.connect(":memory:", config={"memory_limit": "2GB", "temp_directory": spill_place()})
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("CREATE TABLE words AS SELECT unnest(?::VARCHAR[]) AS word", [_vocabulary()])
     connection.execute(

@@ -24,10 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import store_make
+from benchmarks.harness import Target, judged, table
 from flowdeck.layout import Layout
 from flowdeck_sinks.store import connect
 from flowdeck_sinks.store.parts import published_pattern
 
+EVENTS = 10_000_000
+PLACE = Path(tempfile.gettempdir()) / f"flowdeck-bench-{EVENTS}"
+"""Where the store is made that is asked when none is named; it stays."""
 ROUNDS = 5
 THREADS = 2
 OPENING = """
@@ -77,12 +81,12 @@ def main() -> None:
     """Print the table; write it as JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path)
-    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     store = options.store
     if store is None:
-        store = Path(tempfile.gettempdir()) / f"flowdeck-bench-{options.events}"
+        store = PLACE if options.events == EVENTS else PLACE.with_name(f"flowdeck-bench-{options.events}")
         store_make.make(store, options.events)
 
     found: dict[str, Any] = {"load": os.getloadavg()[0], **opening(store)}
@@ -143,6 +147,21 @@ def _print(found: dict[str, Any]) -> None:
     ):
         verdict = "" if budget is None else f"{budget:.0f} {'met' if value <= budget else 'MISSED'}"
         print(f"{name:<40} {value:>8.0f} {unit:<23}  {verdict}")
+    print(f"\n{table(judged(*_targets(found)))}")
+
+
+def _targets(found: dict[str, Any]) -> tuple[dict[str, float], dict[str, Target]]:
+    """Return what was measured and has a budget, and these budgets; the names tell of how many events."""
+    of = f"of {found['events'] / 1e6:.3g} M events, wall"
+    measured = {row["question"]: row["wall"] for row in found["questions"]}
+    targets = {
+        row["question"]: Target(f"{row['question']}, {of}", "ms", row["budget"])
+        for row in found["questions"]
+        if row["budget"] is not None
+    }
+    targets["open_wall"] = Target(f"store opened in a new process, {of}", "ms", 300.0)
+    targets["rss_mb"] = Target("resident after the questions", "MB", 300.0)
+    return found | measured, targets
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.segment import Segment
 from tests.devtools.scene import Scene, busy_store
 
 from benchmarks import tui_terminal as terminal
+from benchmarks.harness import Target, judged, table
 from flowdeck_devtools.core.bars import TimeScale, draw
 from flowdeck_devtools.core.critical import critical_path
 from flowdeck_devtools.core.failure import first_failure
@@ -30,6 +31,23 @@ from flowdeck_devtools.filter import compile_line
 
 ROWS = 34
 SPANS = 100_000
+PAINT = "paint: s CPU to the first picture"
+TARGETS = {
+    PAINT: Target("DevTools: first paint, CPU", "s", 0.6),
+    "paint: MB resident after 4 s": Target("DevTools: resident after the first paint", "MB", 150),
+    "idle: % of a core": Target("DevTools: idle, of a core", "%", 0.5),
+    "runs: ms CPU a page": Target("DevTools: a page of runs, CPU", "ms", 20),
+    "keys: ms from key to paint, p95": Target("DevTools: key to paint, p95 (wall)", "ms", 50),
+    "visible: ms, p99": Target("DevTools: emit -> terminal, p99 (wall)", "ms", 250),
+    "waterfall: ms CPU a refresh, 100,000 steps, all threads": Target(
+        "DevTools: refresh of a waterfall of 100,000 steps, CPU", "ms", 15
+    ),
+    "waterfall: MB resident": Target("DevTools: resident with a run of 100,000 steps", "MB", 150),
+    "tail: % of a core at that rate": Target("DevTools: tail at 10,000 events/s, of a core", "%", 10),
+    "tail: ms CPU of a beat, tick and paint, p99": Target("DevTools: a beat of that tail, CPU, p99", "ms", 20),
+    "tail: MB resident": Target("DevTools: resident while tailing", "MB", 150),
+}
+"""Figures that have a target."""
 FILTERS = ("refund", "level>=error", "kind:chunk.* -kind:chunk.started", "data.index>50000", "/cu.tomer/ OR attempt>1")
 
 
@@ -48,6 +66,9 @@ def main() -> None:
                 found |= measure(Path(folder) / "store")
     for label, value in found.items():
         print(f"{label:<58}{value:>10.3f}")
+    stored = options.store.name if options.store is not None else "a small store"
+    targets = TARGETS | {PAINT: TARGETS[PAINT]._replace(title=f"{TARGETS[PAINT].title}, {stored}")}
+    print(f"\n{table(judged(found, targets))}")
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=2), encoding="utf-8")
 
@@ -155,8 +176,8 @@ def in_scene(measure: Callable[[Scene], dict[str, float]]) -> Callable[[Path], d
     return run
 
 
-def many_steps(scene: Scene) -> None:
-    """One open run of 100,000 steps in the journal."""
+def many_steps(scene: Scene) -> int:
+    """One open run of 100,000 steps in the journal. The number of its events."""
     run = scene.execution("large", at=0.0)
     lines: list[bytes] = []
     for index in range(SPANS):
@@ -165,6 +186,7 @@ def many_steps(scene: Scene) -> None:
         lines.append(scene.line("chunk.started", at=at, run=step, payload=payload, scope=scope, attempt=1))
         lines.append(scene.line("chunk.completed", at=at + 1, run=step, scope=scope, duration_us=1_000_000))
     scene._file.write(b"\n".join(lines) + b"\n")
+    return len(lines) + 2  # it was declared and has begun
 
 
 MEASURES: dict[str, Callable[[Path], dict[str, float]]] = {

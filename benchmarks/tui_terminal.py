@@ -11,6 +11,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.devtools.scene import Scene
@@ -131,17 +132,31 @@ def runs_page(store: Path, pages: int = 40) -> dict[str, float]:
     return {"runs: ms CPU a page": cpu, "runs: ms from page key to paint, p95": percentile(waits, 0.95)}
 
 
-def waterfall(scene: Scene, lines: Callable[[Scene], None], name: str) -> dict[str, float]:
+def _child_mb(pid: int) -> float:
+    """Memory of the largest child process, Linux only."""
+    found = [0]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # a thread or a child that has just ended
+            for child in (task / "children").read_text().split():
+                status = Path(f"/proc/{child}/status").read_text()
+                found += [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")]
+    return max(found) / 1024
+
+
+def waterfall(scene: Scene, lines: Callable[[Scene], int], name: str) -> dict[str, float]:
     """A run of very many steps on the screen: CPU of a page and of a second of watching it."""
-    lines(scene)
+    events = lines(scene)
     terminal = Terminal(scene.store)
     terminal.wait_for(name, 60)
+    before = terminal.cpu_seconds()
     terminal.press("\r")
     terminal.wait_for("waterfall", 30)
-    last = -1.0
-    while terminal.cpu_seconds() - last > 0.05:  # until the run is read: it goes on using CPU as long as it reads
-        last = terminal.cpu_seconds()
-        time.sleep(1.0)
+    child_mb, peak_mb, begun = 0.0, 0.0, time.monotonic()
+    while not terminal.saw(f"{events:,} events") and time.monotonic() - begun < 120.0:
+        child_mb, peak_mb = max(child_mb, _child_mb(terminal.pid)), max(peak_mb, terminal.rss_mb())
+        time.sleep(0.05)
+    terminal.wait_for(f"{events:,} events", 1.0)
+    opening = terminal.cpu_seconds() - before
     # Its bars grow twice a second, because the run is open: what that costs.
     time.sleep(4.0)
     watched = terminal.cpu_seconds()
@@ -155,6 +170,9 @@ def waterfall(scene: Scene, lines: Callable[[Scene], None], name: str) -> dict[s
         "waterfall: ms CPU a page, with the panes beside it": cpu,
         "waterfall: ms from page key to paint, p95": percentile(waits, 0.95),
         "waterfall: MB resident": resident,
+        "waterfall: MB resident at most while it is read": peak_mb,
+        "waterfall: MB of the child that reads it, at most": child_mb,
+        "waterfall: s CPU to open it, without the child": opening,
     }
 
 

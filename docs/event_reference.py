@@ -34,6 +34,8 @@ by observers when a process is gone, so a sign of life ends it.
 
 ## Catalogue
 
+Behind each description: its level, the kind of run it belongs to, and the status it leads to.
+
 {catalogue}
 """
 
@@ -42,9 +44,28 @@ def page() -> str:
     """Return the page as it should be."""
     families = ", ".join(f"`{family}*`" for family in OPEN_FAMILIES)
     made = INTRODUCTION.format(
-        families=families, machine=status_mermaid().strip(), catalogue=catalogue_markdown().strip()
+        families=families, machine=status_mermaid().strip(), catalogue=_narrow(catalogue_markdown()).strip()
     )
     return made.rstrip() + "\n"
+
+
+def _narrow(table: str) -> str:
+    """Return the tables with three columns in place of six, which no page has room for."""
+    lines = []
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if line.startswith("| event |"):
+            line = "| event | payload | |"
+        elif line.startswith("|---"):
+            line = "|---|---|---|"
+        elif line.startswith("| `"):
+            event, level, run, leads, payload, text = cells
+            status = f", to `{leads}`" if leads != "-" else ""
+            line = f"| {event} | {payload} | {text} *{level}, {run}{status}* |"
+
+        lines.append(line)
+
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

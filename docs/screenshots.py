@@ -1,6 +1,7 @@
 """Make the pictures in the documentation from a real run: ``make screenshots``.
 
-It starts the licence audit in a child process, waits until it asks its questions, and lets DevTools draw what it sees.
+It runs some of the examples, starts the licence audit in a child process, waits until it asks its questions, and lets
+DevTools draw what it sees.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ from flowdeck_devtools.tui.app import DevToolsApp
 IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = (120, 32)
 SHOTS = (
-    ("1", "devtools-runs"),
-    ("2", "devtools-execution"),
-    ("m", "devtools-graph"),
-    ("3", "devtools-inbox"),
-    ("5", "devtools-events"),
+    (("1",), "devtools-runs"),
+    (("2",), "devtools-execution"),
+    (("m", "tab", "tab", "z"), "devtools-graph"),
+    (("z", "3"), "devtools-inbox"),
+    (("5",), "devtools-events"),
 )
+EARLIER = (
+    ("document_review", {"document": "1. Prices are those of attachment B."}),
+    ("research_agent", {"question": "When does the night train run?", "task_id": "t-17"}),
+    ("document_review", {"paper": "a key that its contract does not have"}),
+    ("ticket_triage", "Since this morning no card goes through!"),
+)
+"""Examples and inputs of the runs that stand below the audit; the third is refused."""
 TOKEN = "made-for-one-picture"
 
 
@@ -50,12 +58,24 @@ async def draw(store: Path) -> None:
         await pilot.pause(0.6)
         await pilot.press("enter")
         await pilot.pause(0.6)
-        for key, name in SHOTS:
-            await pilot.press(key)
-            await pilot.pause(0.8)
+        for keys, name in SHOTS:
+            for key in keys:
+                await pilot.press(key)
+                await pilot.pause(0.8)
+
             target = IMAGES / f"{name}.svg"
             target.write_text(app.export_screenshot(title="flowdeck devtools"), encoding="utf-8")
             print(f"docs/images/{target.name}")
+
+
+def run_examples(store: Path) -> None:
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {name: value for name, value in os.environ.items() if name != "FLOWDECK_MODEL"}
+    environment["PYTHONPATH"] = root
+    for example, given in EARLIER:
+        flow = f"examples.{example}.flow:flow"
+        command = [sys.executable, "-m", "flowdeck_devtools.cli", "run", flow, "--input", json.dumps(given)]
+        subprocess.run([*command, "--store", str(store)], env=environment, capture_output=True, timeout=60)
 
 
 def browse(store: Path) -> None:
@@ -106,6 +126,7 @@ def main() -> int:
         Path(folder, "site-packages").symlink_to(sysconfig.get_path("purelib"))
         os.chdir(folder)
         store = Path(".flowdeck")
+        run_examples(store)
         task = {"paths": ["site-packages"], "out": "licence-audit", "store": str(store), "approve": None}
         worker = subprocess.Popen(
             [sys.executable, "-m", "flowdeck_devtools.cli._demo_worker", json.dumps(task)],

@@ -12,29 +12,26 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import environments
+from benchmarks.peers.environments import ENVS
+
 HERE = Path(__file__).parent
-ENVS = HERE.parent / ".envs"
 RESULTS = ENVS / "results.jsonl"
 OURS = "flowdeck"
-REQUIREMENTS: dict[str, tuple[str, ...]] = {
-    "burr": ("burr[sqlite,tracking]==0.42.0",),
-    "langgraph": (
-        "langgraph==1.2.22",
-        "langgraph-checkpoint-sqlite==3.1.2",
-        "langgraph-checkpoint-postgres==3.2.0",
-        "psycopg[binary,pool]>=3.2",
-    ),
-    "pydantic_graph": ("pydantic-graph==2.68.0",),
-    "llama_workflows": ("llama-index-workflows==2.26.1",),
-    "agently": ("agently==4.1.3.1",),
-}
+ENGINES = ("burr", "langgraph", "pydantic_graph", "llama_workflows", "agently", "agently_newest")
+SCRIPTS = {"agently_newest": "agently"}
+"""Peers that run another one's script, in another version."""
+ELSEWHERE = ("dbos",)
+"""Environments that only other modules use (:mod:`benchmarks.durable`, :mod:`benchmarks.postgres`)."""
 TITLES = {
     "W1": "a 20-step chain, us CPU per step",
     "W2": "a fan-out of 100 and its join, us CPU per branch",
@@ -45,7 +42,7 @@ TITLES = {
 OBSERVED = (
     "Observed means: flowdeck, every INFO event in its journal on disk; burr, its file tracker; agently, one hook that "
     "does nothing; langgraph, one async callback that does nothing; llama_workflows, the internal event stream read; "
-    "pydantic_graph, iterated."
+    "pydantic_graph, iterated. In W4 and W7 agently_newest writes each pause to a SQLite file of its own."
 )
 
 
@@ -68,32 +65,23 @@ class Measured:
 
 
 def python_of(peer: str) -> Path:
-    return Path(sys.executable) if peer == OURS else ENVS / peer / "bin" / "python"
+    return Path(sys.executable) if peer == OURS else environments.python_of(peer)
 
 
-def install(peers: list[str]) -> None:
-    """Make the environments that are missing."""
-    for peer in peers:
-        if peer == OURS or python_of(peer).exists():
-            continue
-
-        print(f"installing {peer} …", file=sys.stderr, flush=True)
-        folder = ENVS / peer
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, *REQUIREMENTS[peer]])
-        if done.returncode:
-            python_of(peer).unlink()  # half an environment counts as none
-            print(f"{peer} could not be installed; it is left out", file=sys.stderr)
+def script_of(peer: str) -> Path:
+    return HERE / f"peer_{SCRIPTS.get(peer, peer)}.py"
 
 
 def run(peer: str, workload: str) -> dict[str, Any]:
     """Run one workload of one peer once."""
     env = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
     env = {key: value for key, value in env.items() if not key.startswith("FLOWDECK_")}
-    command = [str(python_of(peer)), str(HERE / f"peer_{peer}.py"), workload]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, cwd=ENVS)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            # Some keep their records beside the script they are started with.
+            script = shutil.copy(script_of(peer), folder)
+            command = [str(python_of(peer)), script, workload]
+            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, cwd=folder)
     except subprocess.TimeoutExpired:
         return {"error": "took longer than 600 s"}
 
@@ -107,7 +95,7 @@ def run(peer: str, workload: str) -> dict[str, Any]:
 
 def offers(peer: str, workload: str) -> bool:
     """Whether the peer's script has the workload."""
-    return f'"{workload}": ' in (HERE / f"peer_{peer}.py").read_text()
+    return f'"{workload}": ' in script_of(peer).read_text()
 
 
 def measure(peers: list[str], workloads: list[str], rounds: int) -> None:
@@ -193,12 +181,13 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget what has been measured")
     options = parser.parse_args()
     workloads = chosen("ONLY", list(TITLES))
-    peers = [OURS, *chosen("PEERS", list(REQUIREMENTS))]
+    peers = [OURS, *chosen("PEERS", list(ENGINES))]
     ENVS.mkdir(exist_ok=True)
     if options.install:
-        install(peers)
+        for peer in [*peers[1:], *(() if os.environ.get("PEERS") else ELSEWHERE)]:
+            environments.make(peer)
 
-    missing = [peer for peer in peers if not python_of(peer).exists()]
+    missing = [peer for peer in peers if peer != OURS and not environments.ready(peer)]
     if missing:
         print(f"left out, not installed: {', '.join(missing)} (--install)", file=sys.stderr)
 

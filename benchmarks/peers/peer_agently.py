@@ -1,5 +1,5 @@
-"""Agently 4.1.3.1, the reference. Hooks are off unless a figure says otherwise; executions are closed by hand, because
-its auto close polls every 50 ms."""
+"""Agently, the reference (4.1.3.1) and the newest. Hooks are off unless a figure says otherwise; executions are closed
+by hand, because its auto close polls every 50 ms. The newest keeps every pause in a SQLite file of its own."""
 
 import asyncio
 import json

@@ -120,7 +120,7 @@ def judge(
         baseline = (baselines or {}).get(name)
         held = [one for one in cases if one.quarantine and date.fromisoformat(one.quarantine[2]) >= day]
         quarantined |= {f"{name}/{one.case_id}": _held(one) for one in held}
-        reasons += [] if part is not None else _quarantine(cases, held, day, name, many)
+        reasons += [] if part is not None else _quarantine(cases, held, name, many)
         counted = [one for one in cases if one not in held] if held else cases
         reasons += _controls(counted, name, many)
         normal = [one for one in counted if not one.control]
@@ -180,9 +180,7 @@ def _held(one: CaseOutcome) -> str:
     return f"{one.state}; until {expires}, {owner}: {why}"
 
 
-def _quarantine(
-    cases: Sequence[CaseOutcome], held: Sequence[CaseOutcome], day: date, name: str, many: bool
-) -> list[Reason]:
+def _quarantine(cases: Sequence[CaseOutcome], held: Sequence[CaseOutcome], name: str, many: bool) -> list[Reason]:
     out = []
     if len(held) > MOST_QUARANTINED * len(cases):
         share = f"in quarantine ({len(held) / len(cases):.0%} of {len(cases)} cases, at most {MOST_QUARANTINED:.0%})"

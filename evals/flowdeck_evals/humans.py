@@ -24,7 +24,6 @@ from flowdeck_evals.tapes import Answer, Tape, loss_in
 __all__ = ["ScriptedPeople", "TapePeople"]
 
 _QUOTE: Final = re.compile(r"\$\{payload((?:\.[^.}]+)*)\}")
-OTHERWISE: Final = ("fail", "decline", "timeout")
 
 
 class _Rule:

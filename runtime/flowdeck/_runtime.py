@@ -8,8 +8,8 @@ Order of calls for an observation::
     observation.close()         ->  center.remove_sink, control flushed and closed, sinks closed
 
 ``flowdeck.runtime`` is the default instance; its open observations are closed at interpreter exit within 2 s
-(:data:`EXIT_SECONDS`). SIGTERM is left to the application: Python ends without running exit handlers unless the
-application turns the signal into an exit (``signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))``).
+(:data:`EXIT_SECONDS`). At SIGTERM sinks that hold something close themselves, unless the application handles it: then
+it turns the signal into an exit (``signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))``).
 """
 
 from __future__ import annotations

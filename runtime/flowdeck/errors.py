@@ -65,6 +65,8 @@ Each class also derives from the built-in that a caller of the compatible API ex
 
 from __future__ import annotations
 
+from flowdeck._error_docs import page_of
+
 __all__ = [
     "ActionDefinitionError",
     "ActionError",
@@ -129,6 +131,18 @@ __all__ = [
 class FlowdeckError(Exception):
     """Base of every error Flowdeck raises on purpose."""
 
+    @property
+    def docs(self) -> str:
+        """Where the documents tell more: ``page#heading``, which ``flowdeck docs`` prints."""
+        return page_of(type(self)) or ""
+
+
+class _NotThere(KeyError):
+    """A key error that shows its message as it is; the built-in one shows it in quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
 
 class DefinitionError(FlowdeckError, ValueError):
     """A flow is declared wrongly. The message names the operator."""
@@ -170,11 +184,8 @@ class ExecutionExists(ExecutionError, ValueError):
     """The store has an execution of that id already."""
 
 
-class ExecutionNotFound(ExecutionError, KeyError):
+class ExecutionNotFound(ExecutionError, _NotThere):
     """The store has no execution of that id."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class UnencodableValue(ExecutionError, TypeError):
@@ -204,11 +215,8 @@ class InterruptError(ExecutionError, ValueError):
     """An interrupt was declared wrongly, or is not waiting any more."""
 
 
-class InterruptNotFound(InterruptError, KeyError):
+class InterruptNotFound(InterruptError, _NotThere):
     """No interrupt of that id belongs to the execution."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class InterruptExpired(ExecutionError, TimeoutError):
@@ -235,18 +243,12 @@ class SnapshotError(ExecutionError, ValueError):
     """A saved state cannot be loaded. The message lists what is missing or wrong."""
 
 
-class MissingResource(ExecutionError, KeyError):
+class MissingResource(ExecutionError, _NotThere):
     """A runtime resource was asked for that nobody injected."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
-
-class BindingError(ExecutionError, KeyError):
+class BindingError(ExecutionError, _NotThere):
     """A path that a sub flow captures or writes back leads nowhere. The message names the operator and the path."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class ContractError(ExecutionError, ValueError):
@@ -268,11 +270,8 @@ class InterventionError(ExecutionError, RuntimeError):
     """The execution takes no interventions: they are disabled, it is sealed or closed, or too many are pending."""
 
 
-class InterventionNotFound(InterventionError, KeyError):
+class InterventionNotFound(InterventionError, _NotThere):
     """No intervention of that id belongs to the execution."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class InterventionSettled(InterventionError, ValueError):
@@ -295,11 +294,8 @@ class ActionError(ExecutionError):
     """An action cannot be planned or had. A call itself never raises: its record says what went wrong."""
 
 
-class ActionNotFound(ActionError, KeyError, ValueError):
+class ActionNotFound(ActionError, _NotThere, ValueError):
     """No action of that id is registered. The message lists those that are."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class ExecutionEnvironmentError(ExecutionError, RuntimeError):

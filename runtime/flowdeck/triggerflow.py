@@ -171,8 +171,8 @@ class TriggerFlow(
         if leased:
             lease = import_module("flowdeck.environments.leases").lease_for(hosted, leased, new)
 
-        meta = {"flow_name": self.name}
-        if self.settings.own:
+        meta: dict[str, Any] = {}
+        if self._settings.own:
             self._show_on_console(meta)
 
         if task_id or tenant_id or user_id or trace_id:
@@ -189,15 +189,20 @@ class TriggerFlow(
             run_kind="workflow_execution",
             parent=parent,
             execution_id=new,
-            meta=meta if len(meta) > 1 else self._meta_of_runs(),
+            meta={"flow_name": self.name, **meta} if meta else self._meta_of_runs(),
         )
+        resources: dict[str, Any] | None = None
+        if self._resources or lease is not None or runtime_resources:
+            leased_keys = dict.fromkeys(lease.keys) if lease is not None else {}
+            resources = {**self._resources, **leased_keys, **(runtime_resources or {})}
+
         execution = TriggerFlowExecution(
             plan,
             hosted,
             run,
             new,
             concurrency=concurrency or 0,
-            resources={**self._resources, **(dict.fromkeys(lease.keys) if lease else {}), **(runtime_resources or {})},
+            resources=resources,
             auto_close=auto_close,
             auto_close_timeout=auto_close_timeout,
             handle_exposed=resume_handle_exposed,
@@ -275,7 +280,7 @@ class TriggerFlow(
 
     def remove_execution(self, execution: TriggerFlowExecution | str) -> None:
         """Forget an execution; a closed one is kept until then."""
-        self._executions.pop(execution if isinstance(execution, str) else execution.id, None)
+        self._executions.forget(execution if isinstance(execution, str) else execution.id)
 
     # -- what observers are told ---------------------------------------------------------------------------------------
 
@@ -344,6 +349,7 @@ class TriggerFlow(
         self.skip_exceptions = self._blueprint.meta.pop("skip_exceptions", self.skip_exceptions) is True
 
     def _flow_of(self, blueprint: Blueprint) -> TriggerFlow:
+        """Make a flow of a sub flow's blueprint."""
         return TriggerFlow(blueprint, skip_exceptions=blueprint.meta.pop("skip_exceptions", False) is True)
 
 

@@ -18,6 +18,8 @@ __all__ = ["CLOSE_SECONDS", "close_with_process", "close_with_worker_process"]
 
 CLOSE_SECONDS: Final = 5.0
 """Longest time the end of a process waits for all its sinks together."""
+SEND_SECONDS: Final = 2.0
+"""The part of it that may be waited for somebody else's server."""
 TERMINATE_SECONDS: Final = 2.0
 """The same at SIGTERM: whoever sends it soon sends SIGKILL."""
 
@@ -33,15 +35,19 @@ class Closable(Protocol):
 
 
 _sinks: weakref.WeakSet[Closable] = weakref.WeakSet()
+_senders: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
-def close_with_process(sink: Closable) -> None:
+def close_with_process(sink: Closable, *, sends: bool = False) -> None:
     """Close ``sink`` when the process ends, by any way that lets it act.
+
+    One that ``sends`` what it holds comes after all that only write: a server that does not answer must not take the
+    time of a file.
 
     That includes SIGTERM when nobody handles it: its default action would end the process without ``atexit``. Python
     runs such a handler in the main thread only, and only that thread may set it; a sink made elsewhere does without.
     """
-    _sinks.add(sink)
+    (_senders if sends else _sinks).add(sink)
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with suppress(ValueError):  # a sub-interpreter
             signal.signal(signal.SIGTERM, _terminate)
@@ -65,6 +71,10 @@ def _close_all(seconds: float = CLOSE_SECONDS) -> None:
     for sink in list(_sinks):
         sink.close(max(0.0, deadline - time.monotonic()))
 
+    deadline = min(deadline, time.monotonic() + SEND_SECONDS)
+    for sender in list(_senders):
+        sender.close(max(0.0, deadline - time.monotonic()))
+
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Close the sinks, then die of the signal as if nobody had handled it."""
@@ -79,7 +89,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _reset_all() -> None:
-    for sink in list(_sinks):
+    for sink in (*_sinks, *_senders):
         sink._after_fork()
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final, TypeVar
 
 from flowdeck.layout import Layout, StoreError, live_writers
 from flowdeck_sinks.store._blobs import named_blobs
-from flowdeck_sinks.store._duckdb import quoted, require_duckdb
+from flowdeck_sinks.store._duckdb import quoted, require_duckdb, spill_place
 from flowdeck_sinks.store._keeping import keepers_lock
 from flowdeck_sinks.store.parts import PublishedFile, listing, parquet_select
 from flowdeck_sinks.store.schema import COLUMNS, empty_select
@@ -252,7 +252,11 @@ def _note_living(connection: Any, store: str, writers: Iterable[str]) -> None:
 
 def _attached(catalogue: str, place: Path, *, read_only: bool = False) -> Any:
     duckdb = require_duckdb()
-    settings = {"autoload_known_extensions": "false", "autoinstall_known_extensions": "false"}
+    settings = {
+        "autoload_known_extensions": "false",
+        "autoinstall_known_extensions": "false",
+        "temp_directory": spill_place(),
+    }
     connection = duckdb.connect(":memory:", config=settings)
     try:
         connection.execute("SET TimeZone = 'UTC'")

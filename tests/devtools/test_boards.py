@@ -18,6 +18,7 @@ from flowdeck_devtools.core.sqlbook import EXAMPLES, QueryHistory, badge, cell_t
 from flowdeck_devtools.tui.screens.evals import EvalsScreen
 from flowdeck_devtools.tui.screens.metrics import MetricsScreen
 from flowdeck_devtools.tui.screens.sql import SqlScreen
+from flowdeck_devtools.tui.widgets.plot import Series
 from flowdeck_sinks.store import query
 
 
@@ -262,7 +263,7 @@ async def test_a_wrong_query_leaves_the_last_rows(busy: Scene) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 async def test_metrics_show_numbers_and_lead_to_the_runs_of_a_flow(busy: Scene, size: tuple[int, int]) -> None:
-    """Tiles, plots and flows; a key leads to the runs behind a number."""
+    """Tiles, plots and flows; a key leads to the runs behind a number. One kind of error alone is named, too."""
     app = make_app(busy.store)
     async with running(app, size) as pilot:
         await press(pilot, "8", "h")
@@ -272,6 +273,10 @@ async def test_metrics_show_numbers_and_lead_to_the_runs_of_a_flow(busy: Scene, 
         text = screen_text(app)
         for expected in ("15 min", "33.3%", "triage", "runs started"):
             assert expected in text
+        if size == WIDE:
+            screen.plots["errors"].show([Series("OnlyError", [0.0, 1.0], told=True)])
+            await until(pilot, lambda: "━ OnlyError" in screen_text(app), "the legend")
+            assert "━ tokens" not in screen_text(app)
         screen.flows.focus()
         await press(pilot, "o")
         await until(pilot, lambda: "2 of 5" in screen_text(app), "the runs of triage")

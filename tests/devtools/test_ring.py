@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.devtools.scene import Scene
 
+from flowdeck_devtools.core import live
 from flowdeck_devtools.core.ring import LineRing
+from flowdeck_devtools.core.session import Session
+from flowdeck_devtools.core.spool import LineQueue
 from flowdeck_devtools.core.window import RingWindow
 
 
@@ -76,3 +83,45 @@ def test_a_filter_searches_the_newest_lines_first() -> None:
         window.advance(0.0)
     assert window.line(len(window) - 1) == b"4999"
     assert window.searching
+
+
+def test_a_queue_keeps_order_and_writers_and_counts_what_it_cannot_keep() -> None:
+    """Lines come out as they went in, whatever is put in between; what is too much is counted, not forgotten."""
+    queue, taken = LineQueue(max_bytes=400), []
+    for number in range(60):
+        queue.put("a" if number % 20 < 13 else "b", b"line %05d" % number)
+        if number % 7 == 6:
+            taken += queue.take(4)
+    assert len(queue) == 40 - len(taken)
+    while lines := queue.take(100):
+        taken += lines
+    assert taken == [("a" if number % 20 < 13 else "b", b"line %05d" % number) for number in range(40)]
+    assert queue.dropped == 20
+    queue.put("c", b"more")
+    assert (queue.take(5), len(queue)) == ([("c", b"more")], 0)
+
+
+def test_a_run_nobody_looks_at_waits_in_a_file_and_is_opened_anew_when_that_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events of an opened run wait outside the memory; if some had to be left out it says so and is read again."""
+    monkeypatch.setattr(live, "MAX_FEED_BYTES", 2_000)
+    scene = Scene(tmp_path / "store")
+    run = scene.execution("busy", at=0.0)
+    session = Session(scene.store)
+    session.live.poll_once()
+    opened = session.open_run(str(run.run["run_id"]))
+    assert opened.wait(5.0)
+    for index in range(50):
+        run.step(f"for_each[{index}]/work", "work", at=1.0 + index, lasts=0.5)
+    session.live.poll_once()
+    opened.advance()
+    assert opened.left_out == 102 - opened.trace.events > 0
+    again = session.open_run(str(run.run["run_id"]))
+    assert opened.closed
+    assert again.wait(5.0)
+    while again.loading:
+        again.advance()
+    assert (again.trace.events, again.left_out) == (102, 0)
+    assert session.open_run(str(run.run["run_id"])) is again
+    scene.close()

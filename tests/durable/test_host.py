@@ -21,7 +21,7 @@ import pytest
 from flowdeck import Runtime
 from flowdeck.durable import ControlClient
 from flowdeck.durable.using import DurableStore
-from flowdeck.durable.worker import Worker
+from flowdeck.durable.worker import LIVENESS_SECONDS, Worker
 from flowdeck.errors import ExecutionBusy
 from flowdeck.events.center import EventCenter
 from flowdeck.execution.services import Services
@@ -231,6 +231,22 @@ async def test_a_restarted_process_goes_on_with_its_own(runtime: Runtime, tmp_pa
     worker = Worker(tmp_path / "store", [asking()], Services(center=EventCenter()), durability="process")
     report = await worker.run(once=True)
     assert (report.taken_up, report.ended, report.refused) == (1, 1, {})
+
+
+async def test_a_worker_sleeps_over_what_it_cannot_take(runtime: Runtime, tmp_path: Path) -> None:
+    """A due execution of a flow it does not serve does not keep a worker awake."""
+    with runtime.use_store(tmp_path / "store", durability="process"):
+        await park(runtime, asking(expires_in=3600.0), 1)
+
+    with closing(sqlite3.connect(tmp_path / "store" / "state.db", isolation_level=None)) as connection:
+        assert connection.execute("UPDATE durable SET wake_us = 1").rowcount == 1
+
+    other = Worker(tmp_path / "store", [TriggerFlow(name="other")], Services(center=EventCenter()))
+    try:
+        assert await other._round() == 0
+        assert other._pause() == LIVENESS_SECONDS
+    finally:
+        await other._let_go()
 
 
 async def test_a_worker_starts_what_is_asked_for(tmp_path: Path) -> None:

@@ -288,13 +288,15 @@ def test_devtools_works_on_a_terminal_of_40_by_10(shell: Shell, mixed: Path) -> 
 
 
 def test_leaving_devtools_while_questions_wait(shell: Shell, mixed: Path) -> None:
-    """The terminal then says how to answer; an answer ends it, and so does Ctrl-C."""
-    terminal = shell.terminal("demo", str(mixed))
+    """The terminal then says how to answer, with the command as it was called; Ctrl-C ends it."""
+    command = str(Path(sys.executable).with_name("flowdeck"))
+    shell.env["PATH"] = "/usr/bin:/bin"
+    terminal = shell.terminal("demo", str(mixed), columns=200, program=[command])
     questions(shell)
     terminal.expect("licence-audit")
     terminal.send(QUIT)
     terminal.expect("waits for 3 decisions")
-    terminal.expect("flowdeck interrupts list")
+    terminal.expect_exact(f"{command} interrupts list")
     terminal.sendintr()
     terminal.expect("recorded as cancelled")
     terminal.wait()

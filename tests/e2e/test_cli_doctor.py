@@ -7,10 +7,6 @@ from pathlib import Path
 
 from tests.e2e.cli_shell import Shell
 
-from flowdeck.errors import InterventionNotFound
-from flowdeck.layout import StoreNotFound
-from flowdeck_devtools.cli._errors import _PAGES, explain
-
 
 def test_doctor_names_each_fault_of_the_machine_and_its_mend(shell: Shell, tmp_path: Path) -> None:
     """An old package, a server that is away, a bare terminal, a taken port, all in one go; no password shows."""
@@ -49,17 +45,3 @@ def test_help_tells_whole_sentences_and_completion_finds_commands(shell: Shell) 
     assert {"Run flows:", "Answer and act:", "Keep in order:"} <= set(text.splitlines())
     shell.env |= {"_FLOWDECK_COMPLETE": "complete_bash", "COMP_WORDS": "flowdeck executions re", "COMP_CWORD": "2"}
     assert "resume" in shell.ok().split()
-
-
-def test_errors_name_the_page_that_tells_more() -> None:
-    """Each page is there; an error is led to its own or that of the class above it, and is not told one twice."""
-    folder = Path(__file__).parents[2] / "docs"
-    assert all((folder / f"{page}.md").is_file() for page in _PAGES.values())
-    for error, told in (
-        (StoreNotFound("There is no store."), "There is no store; see docs/store.md"),
-        (StoreNotFound("See docs/scale.md."), "See docs/scale.md."),
-        (InterventionNotFound("gone"), "docs/interventions.md"),
-    ):
-        known = explain(error)
-        assert known is not None
-        assert str(known).endswith(told)

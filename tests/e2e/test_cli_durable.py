@@ -98,6 +98,7 @@ def test_a_killed_run_is_taken_up_answered_and_ended(died: tuple[Shell, str]) ->
     worker = shell.run("worker", "refunds:flow", "--once")
     assert worker.returncode == 0 and f"took up {name}" in worker.stderr and "1 wait" in worker.stderr
     (open_,) = json.loads(shell.run("interrupts", "list", "--json").stdout)
+    assert "waiting, needs a worker" in shell.ok("interrupts", "list")
     wrong = shell.run("interrupts", "answer", open_["id"], "--value", '{"ok": "yes"}', "--actor", "ann")
     assert wrong.returncode == 2 and "does not fit" in wrong.stderr
     answered = shell.run("interrupts", "answer", open_["id"], "--value", '{"ok": true}', "--actor", "ann")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
 from contextlib import redirect_stdout
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,8 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowdeck.layout import Layout
+from flowdeck_devtools.cli import _output
+from flowdeck_devtools.cli._app import run
 from flowdeck_devtools.cli._errors import CliError
-from flowdeck_devtools.cli._hints import example_answer, question_of
+from flowdeck_devtools.cli._hints import example_answer, question_of, this_command
 from flowdeck_devtools.cli._journal_end import newest_lines
 from flowdeck_devtools.cli._options import parse_json
 from flowdeck_devtools.cli._table import write_csv, write_json, write_table
@@ -232,3 +237,61 @@ def test_lines_of_any_length_are_found_whole(
     ]
     (folder / "w-000001.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     assert newest_lines(folder, count, lambda line: True) == lines[-count:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["store", "prune", "--max-age=-1"], "--max-age -1: write days"),
+        (["store", "prune", "--max-size=-5kB"], "--max-size -5kB: write a number"),
+        (["executions", "list", "--status", "waiting,silly"], "--status silly: choose from created, running, waiting"),
+        (["runs", "--filter", "nothing:1"], "see: flowdeck docs reference/filters"),
+    ],
+)
+def test_what_would_do_something_else_is_refused(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, before anything is done."""
+    monkeypatch.setenv("FLOWDECK_STORE", str(tmp_path / "store"))
+    Layout.create(tmp_path / "store")
+    assert run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_closed_streams_take_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flowdeck runs >&-` is no error of ours."""
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+
+    assert run(["--version"]) == 0
+    assert sys.stdin.read() == ""
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()
+
+
+def test_hints_name_the_command_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path, as it was typed, where PATH does not lead to it; with ``python -m`` the usual name."""
+    command = tmp_path / "a b" / "flowdeck"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    for argv0, path, told in (
+        (str(command), "/usr/bin", f"'{command}'"),
+        (str(command), str(command.parent), "flowdeck"),
+        ("/x/flowdeck_devtools/cli/__main__.py", "/usr/bin", "flowdeck"),
+    ):
+        monkeypatch.setattr(sys, "argv", [argv0])
+        monkeypatch.setenv("PATH", path)
+        assert this_command() == told
+
+
+def test_a_dumb_terminal_is_not_drawn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a terminal all the same."""
+    end, other = os.openpty()
+    with os.fdopen(other, "w") as terminal:
+        for kind, draws in (("dumb", False), ("xterm", True)):
+            monkeypatch.setenv("TERM", kind)
+            assert (_output.is_terminal(terminal), _output.drawable(terminal)) == (True, draws)
+
+    os.close(end)

@@ -151,10 +151,10 @@ def test_a_mistake_in_sql_is_pointed_at(told: Shell) -> None:
     """The line at fault stands below the message, with a caret below the word, and nothing a terminal obeys."""
     done = told.run("sql", "SELECT 1,\n\t'\x1b[31m' AS red, nonsense FROM runs")
     assert done.returncode == 1
-    said, line, caret = done.stderr.rstrip("\n").split("\n")
+    said, line, caret, page = done.stderr.rstrip("\n").split("\n")
     assert 'SQL: Binder Error: Referenced column "nonsense" not found' in said
     assert "\x1b" not in done.stderr
-    assert line[caret.index("^") :].startswith("nonsense")
+    assert line[caret.index("^") :].startswith("nonsense") and page == "  see: flowdeck docs sql#views"
 
 
 def test_events_and_runs_read_published_history(told: Shell) -> None:

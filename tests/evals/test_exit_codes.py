@@ -63,7 +63,7 @@ def write(tmp_path: Path, body: Any, name: str = "shop.json") -> Path:
 NEVER = {"output": {"equals": "never"}}
 GOT = {"output": {"match": {"got": 2}}}
 MATRIX: dict[str, tuple[Any, list[str], int, str]] = {
-    "all right": (suite("echo", case(), control()), [], 0, "verdict=pass"),
+    "all right": (suite("echo", case(), control()), [], 0, "control_failed=1 passed=1"),
     "all wrong": (suite("wrong", case(), case("two")), [], 1, "failed=2"),
     "all raise": (suite("boom", case(), case("two")), [], 1, "errored=2"),
     "the target exits": (suite("leaves", case()), [], 1, "errored=1"),
@@ -72,7 +72,7 @@ MATRIX: dict[str, tuple[Any, list[str], int, str]] = {
     "nothing expected": (suite("echo", {"case": "one", "input": 1}), [], 3, "unscored=1"),
     "a check raises": (suite("echo", case(expect={"checks": f"{TARGETS}:sick_check"})), [], 3, "unscored=1"),
     "a check says no": (suite("echo", case(expect={"checks": f"{TARGETS}:false_check"})), [], 1, "failed=1"),
-    "a control passes": (suite("echo", case(), case("c", control="must_fail")), [], 1, "verdict=fail"),
+    "a control passes": (suite("echo", case(), case("c", control="must_fail")), [], 1, "control_passed=1 passed=1"),
     "a missing tape": (suite("echo", case(level="recorded", tape="no.tape")), [], 3, "harness_error=1"),
     "a hang": (suite("hang", case(timeout="50ms")), [], 1, "timed_out=1"),
     "a deaf hang": (suite("deaf", case(timeout="50ms")), [], 1, "timed_out=1"),

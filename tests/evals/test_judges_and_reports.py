@@ -136,3 +136,19 @@ def test_reports_have_the_numbers_and_no_scripts(folder: Path, capsys: pytest.Ca
     assert "0.6667 [0.2077, 0.9385]" in capsys.readouterr().out
     assert run_command(["report", "last", "-f", "md"]) == 0
     assert "**sampled.pass_rate**" in capsys.readouterr().out
+
+
+def test_controls_are_counted_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody reads "failed" above PASS; the store renders the same words."""
+    write(folder, "please")
+    body = json.loads((folder / "shop.json").read_text())
+    wrong = {"input": "x", "expect": {"output": {"equals": "y"}}, "control": "must_fail"}
+    body["cases"] = [{**body["cases"][0], "expect": {"output": {"regex": "."}}}, *({"case": n, **wrong} for n in "ab")]
+    (folder / "shop.json").write_text(json.dumps(body))
+    told = "3 cases (1 passed, 2 controls failed as they must)"
+    assert run_command(["run"]) == 0
+    said = capsys.readouterr().out
+    assert told in said and said.endswith(" control_failed=2 passed=1\n")
+    for kind in ("text", "html"):
+        assert run_command(["report", "last", "-f", kind]) == 0
+        assert told in capsys.readouterr().out

@@ -24,7 +24,7 @@ mark: ContextVar[str] = ContextVar("mark", default="outside")
 @pytest.fixture(autouse=True)
 def _a_fresh_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many branches other tests have started decides nothing here."""
-    monkeypatch.setattr(eager._local, "left", eager._TURNS)
+    monkeypatch.setattr(eager._local.starter, "left", eager._TURNS)
 
 
 def start(branch: Any) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -359,6 +363,53 @@ def test_a_worker_process_sends_what_it_holds_at_its_end() -> None:
         worker.join()
         assert len(receiver.copies()) == 4
         sink.close(1)
+
+
+@pytest.mark.parametrize(("before", "code"), [("", -signal.SIGTERM), ("signal.signal(signal.SIGTERM, quit)", 7)])
+def test_sigterm_sends_what_is_held(before: str, code: int) -> None:
+    """With no journal beside it, too; where the application has a handler of its own, that one is called."""
+    program = f"""
+import signal, sys, time
+from tests.otlp.story import Teller, memory_sink
+quit = lambda *_: sys.exit(7)
+{before}
+sink = memory_sink(sys.argv[1], OTEL_BSP_SCHEDULE_DELAY="60000")
+Teller(sink).execution()
+print("ready", flush=True)
+time.sleep(60)
+"""
+    with http_receiver() as receiver:
+        child = subprocess.Popen([sys.executable, "-c", program, receiver.url], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        assert not receiver.copies()
+        child.terminate()
+        assert child.wait(20) == code
+        assert set(receiver.copies().values()) == {1} and len(receiver.copies()) == 4
+
+
+def test_a_collector_that_hangs_takes_no_time_of_a_file(tmp_path: Path) -> None:
+    """At SIGTERM the journal is written first, and the process ends soon."""
+    program = """
+import sys, time
+from tests.otlp.story import Teller, memory_sink
+from flowdeck_sinks.journal import JournalSink
+sinks = [memory_sink(sys.argv[1]), JournalSink(sys.argv[2], wake_seconds=30)]
+Teller(*sinks).execution()
+print("ready", flush=True)
+time.sleep(60)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        command = [sys.executable, "-c", program, url, str(tmp_path / "store")]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        begun = time.monotonic()
+        child.terminate()
+        assert child.wait(20) == -signal.SIGTERM
+        assert time.monotonic() - begun < 6
+
+    written = b"".join(path.read_bytes() for path in (tmp_path / "store" / "journal").glob("*.jsonl"))
+    assert written.count(b'"event_type":"chunk.completed"') == 3
 
 
 def test_tls_errors_are_said(tmp_path: Any) -> None:

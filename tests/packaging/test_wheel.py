@@ -61,9 +61,12 @@ def test_it_installs_and_runs_in_a_clean_environment(built: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_their_types(built: Path) -> None:
-    """Four packages, each with `py.typed`, and nothing of the tests."""
+    """Four packages, each with `py.typed`, the pages of `flowdeck docs`, and nothing of the tests."""
     names = zipfile.ZipFile(next(built.glob("flowdeck-*.whl"))).namelist()
     for package in ("flowdeck", "flowdeck_sinks", "flowdeck_evals", "flowdeck_devtools"):
         assert f"{package}/py.typed" in names
+
+    pages = {path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")}
+    assert {name for name in names if "/docs/" in name} == {f"flowdeck_devtools/{page}" for page in pages}
 
     assert not [name for name in names if name.startswith("tests/") or "__pycache__" in name]

@@ -267,20 +267,30 @@ def test_the_command_serves(server: Server, tmp_path: Path) -> None:
     url = server.url()
     name = Durable.dbos(url).start("asks", 1)
 
+    command = [sys.executable, "-m", "flowdeck_devtools.cli"]
+    place: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(PROCESS.parent)}, "text": True}
+
+    def flowdeck(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *args], capture_output=True, timeout=60, **place)
+
     def work(store: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "flowdeck_devtools.cli", "worker", "portable_flows:asking", "--store", store]
-        return subprocess.run(
-            [*command, "--engine", "dbos", "--once"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(PROCESS.parent)},
-        )
+        return flowdeck("worker", "portable_flows:asking", "--store", store, "--engine", "dbos", "--once")
 
     done = work(url)
     assert done.returncode == 0, done.stderr
     with ControlClient(url) as client:
-        assert [row.execution_id for row in client.list_interrupts()] == [name]
+        assert [(row.execution_id, row.writer) for row in client.list_interrupts()] == [(name, "")]
+
+    listed = flowdeck("interrupts", "list", "--store", url, "--all").stdout
+    assert "  waiting  " in listed and "process" not in listed and "worker" not in listed
+    serving = [*command, "worker", "portable_flows:asking", "--engine", "dbos", "--store", url]
+    with ControlClient(url) as client, subprocess.Popen(serving, stderr=subprocess.PIPE, **place) as worker:
+        try:
+            assert worker.stderr is not None and "working on asks" in worker.stderr.readline()
+            (asked,) = client.list_interrupts()
+            answered = flowdeck("interrupts", "answer", asked.id, "--value", "1", "--wait", "30", "--store", url)
+            assert answered.stdout.startswith(f"answered {asked.id}"), "nobody held it, and it was waited for"
+        finally:
+            worker.terminate()
 
     assert "DBOS needs a PostgreSQL store" in work("elsewhere").stderr

@@ -72,6 +72,8 @@ def test_a_second_server_reads_and_answers_what_the_first_runs_and_ctrl_c_ends_o
             assert [each["execution_id"] for each in other.get("/review/interrupts").json()] == [run]
             again = other.post("/review/runs", json={"input": "doc"}, headers=key)
             assert (again.status_code, again.json()["execution_id"]) == (202, run)
+            changed = other.post("/review/runs", json={"input": "another"}, headers=key)
+            assert (changed.status_code, changed.json()["title"]) == (422, "Idempotency key used before")
             refused = other.get(f"/review/runs/{run}/events")
             assert (refused.status_code, refused.json()["title"]) == (409, "Run elsewhere")
             assert refused.json()["owner"] in refused.json()["detail"]
@@ -81,6 +83,7 @@ def test_a_second_server_reads_and_answers_what_the_first_runs_and_ctrl_c_ends_o
             assert one.post(place, json={"value": {"ok": True}}).status_code == 409
             assert one.get(f"/review/runs/{run}/result?wait=5").status_code == 200
             ended = other.get(f"/review/runs/{run}/result?wait=5").json()
+            assert other.post("/review/runs", json={"input": "another"}, headers=key).status_code == 422
             assert ended["result"] == {"answer": {"ok": True}}
             with following(other, f"/review/runs/{run}/events") as events:
                 assert [event.event for event in events] == ["message"] * 4 + ["closed"]

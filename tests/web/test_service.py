@@ -101,9 +101,25 @@ def test_of_concurrent_answers_exactly_one_wins(client: httpx.Client) -> None:
 
 def test_an_idempotency_key_starts_once(client: httpx.Client) -> None:
     first = start(client, "review", "doc", **{"idempotency-key": "order-1"})
-    again = start(client, "review", "other", **{"idempotency-key": "order-1"})
+    again = start(client, "review", "doc", **{"idempotency-key": "order-1"})
     assert first.json()["execution_id"] == again.json()["execution_id"]
     assert again.headers["idempotent-replayed"] == "true" and "idempotent-replayed" not in first.headers
+
+
+def test_an_idempotency_key_with_another_body_is_refused(client: httpx.Client) -> None:
+    """Another input or task under a key that is taken is a mistake of the caller's; also once the run has ended."""
+    key = {"idempotency-key": "order-2"}
+    run = start(client, "review", "doc", **key).json()["execution_id"]
+    place = f"/review/runs/{run}/interrupts/approve"
+    for ended in (False, True):
+        for body in ({"input": "other"}, {"input": "doc", "task_id": "t"}):
+            refused = client.post("/review/runs", json=body, headers=key)
+            assert (refused.status_code, refused.json()["execution_id"]) == (422, run)
+            assert "'order-2'" in refused.json()["detail"]
+        assert start(client, "review", "doc", **key).json()["execution_id"] == run
+        if not ended:
+            client.post(place, json={"value": {"ok": True}})
+            assert client.get(f"/review/runs/{run}/result?wait=5").status_code == 200
 
 
 def test_items_come_live_as_product_events_and_reconnecting_misses_and_repeats_none(client: httpx.Client) -> None:

@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
         "evals": "evals:evals",
         "promote": "promote:promote",
         "doctor": "doctor:doctor",
+        "docs": "docs:docs",
         "graph": "graph:graph",
         "show": "show:show",
         "waterfall": "waterfall:waterfall",
@@ -53,6 +54,7 @@ _HEADINGS: Final = {
     "Evaluate": "evals promote",
     "OpenTelemetry": "export collect",
     "Keep in order": "doctor store",
+    "Learn": "docs",
 }
 _SENTENCE: Final = 200
 """Characters of a command's first sentence in a list."""

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._audit import Order, Outcome
 from flowdeck_devtools.cli._errors import CliError, Stopped, one_line
+from flowdeck_devtools.cli._hints import this_command
 from flowdeck_devtools.cli._options import command_store
 from flowdeck_devtools.cli.devtools import open_devtools
 
@@ -54,7 +55,7 @@ def _wait_for_answers(worker: _Worker, order: Order) -> bool:
     store = command_store(order.store)
     _output.note(
         f"The audit goes on{worker.waiting_words()}. Answer in another terminal:\n"
-        f"  flowdeck interrupts list{store}\n"
+        f"  {this_command()} interrupts list{store}\n"
         "Enter opens DevTools again, Ctrl-C stops the audit."
     )
     ready, _, _ = select.select([sys.stdin, worker.end_signal], [], [])

@@ -27,7 +27,7 @@ class Progress:
     """A bar on stderr that follows the product events; nothing at all where nobody looks."""
 
     def __init__(self) -> None:
-        self._shown = _output.coloured(sys.stderr) or (_output.is_terminal(sys.stderr) and _output.width() >= _BAR)
+        self._shown = _output.coloured(sys.stderr) or (_output.drawable(sys.stderr) and _output.width() >= _BAR)
         self._total = 0
         self._done = 0
 

@@ -36,6 +36,7 @@ def python(case: Case) -> Iterator[Finding]:
 def packages(case: Case) -> Iterator[Finding]:
     """Look for what each extra brings, and whether its version is one that is known to work."""
     missing: dict[str, list[str]] = {}
+    other: dict[str, list[str]] = {}
     sound = True
     try:
         wishes = list(_requirements())
@@ -48,14 +49,21 @@ def packages(case: Case) -> Iterator[Finding]:
         if found is None:
             missing.setdefault(extra, []).append(name)
         elif not wanted.contains(found, prereleases=True):
-            sound = False
-            mend = f"pip install --upgrade 'flowdeck[{extra}]'" if extra else "pip install --upgrade flowdeck"
-            level: Any = "warning" if extra else "error"
-            yield Finding(level, f"{name} {found} is installed, {wanted} is needed", mend)
+            other.setdefault(extra, []).append(f"{name} {found} is installed, {wanted} is needed")
+
+    for extra, words in other.items():
+        if extra and extra in missing:  # nobody uses it here; it is told below
+            continue
+
+        sound = False
+        mend = f"pip install --upgrade 'flowdeck[{extra}]'" if extra else "pip install --upgrade flowdeck"
+        level: Any = "warning" if extra else "error"
+        yield from (Finding(level, each, mend) for each in words)
 
     for extra, names in missing.items():
         if extra:
-            yield Finding("note", f"not installed: {', '.join(names)}", f"pip install 'flowdeck[{extra}]'")
+            told = "; ".join([f"not installed: {', '.join(names)}", *other.get(extra, ())])
+            yield Finding("note", told, f"pip install 'flowdeck[{extra}]'")
         else:
             yield Finding("error", f"not installed: {', '.join(names)}", "pip install --force-reinstall flowdeck")
 
@@ -153,7 +161,7 @@ def _in_postgres(address: Any) -> Iterator[Finding]:
                 [address.schema],
             ).fetchone()
     except psycopg.Error as problem:
-        mend = "start the server, or correct the URL (FLOWDECK_EXECUTIONS, --store); see docs/scale.md"
+        mend = "start the server, or correct the URL (FLOWDECK_EXECUTIONS, --store); see: flowdeck docs scale"
         yield Finding("error", f"{address}: {' '.join(str(problem).split())}", mend)
         return
 
@@ -165,7 +173,7 @@ def _in_postgres(address: Any) -> Iterator[Finding]:
         yield Finding(
             "error",
             f"{address}: schema {address.schema} is not there and this user may not create it",
-            f"CREATE SCHEMA {address.schema} AUTHORIZATION the user of the URL; see docs/scale.md",
+            f"CREATE SCHEMA {address.schema} AUTHORIZATION the user of the URL; see: flowdeck docs scale",
         )
 
 

@@ -34,7 +34,7 @@ def otlp_endpoint(case: Case) -> Iterable[Finding]:
         return
 
     if not _is_used(case):
-        yield Finding("note", "no export is configured", "see docs/otlp.md, or try: flowdeck doctor --endpoint URL")
+        yield Finding("note", "no export is configured", "flowdeck docs otlp, or try: flowdeck doctor --endpoint URL")
         return
 
     from flowdeck_sinks.otlp.transport import DELIVERED, REFUSED, RETRY, UNWANTED, open_transport

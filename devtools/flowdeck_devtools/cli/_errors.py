@@ -6,36 +6,36 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 __all__ = ["CliError", "OutputClosed", "Stopped", "explain", "one_line", "place_of"]
 
-_PAGES = {
-    "StoreError": "store",
-    "QueryRefused": "sql",
-    "DefinitionError": "concepts",
-    "ConfigError": "blueprints",
-    "ContractError": "contracts",
-    "ExecutionError": "durable",
-    "InterventionError": "interventions",
-    "ActionDefinitionError": "actions",
-    "ActionError": "actions",
-    "ExecutionEnvironmentError": "actions",
-    "ModelError": "agents",
-    "SessionError": "agents",
-    "EvalError": "evals",
-    "WorkspaceError": "workspace",
-    "CollectError": "otlp",
-}
-"""Where the documents tell more about a class of errors and those below it."""
+_SQL_PAGE: Final = "sql#views"
+_CONTROL_PAGE: Final = "operations#when-something-is-wrong"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CliError(Exception):
-    """A command cannot go on. ``code`` is the exit code: 1 the work failed, 2 it was asked for wrongly."""
+    """A command cannot go on.
 
-    def __init__(self, message: str, code: int = 1) -> None:
+    Attributes:
+        code: the exit code: 1 the work failed, 2 it was asked for wrongly.
+        message: what is wrong and what to do.
+        docs: where the documents tell more, ``page#heading``; told only where it was given.
+    """
+
+    docs = "reference/commands"
+
+    def __init__(self, message: str, code: int = 1, docs: str | None = None) -> None:
         self.code = code
-        super().__init__(message)
+        self.message = message
+        told = message
+        if docs is not None:
+            self.docs = docs
+            see = f"see: flowdeck docs {docs}"
+            told = f"{message}\n  {see}" if "\n" in message else f"{message.rstrip('.')}; {see}"
+
+        super().__init__(told)
 
 
 class OutputClosed(Exception):
@@ -60,19 +60,19 @@ def explain(error: BaseException) -> CliError | None:
 
     # The classes below are looked up, not imported: who never touched them should not pay for them.
     if _is_a(error, "flowdeck.layout", "StoreError"):
-        return CliError(_with_page(error), 2)
+        return _with_page(error, 2)
 
     if _is_a(error, "flowdeck_sinks.store.reader", "QueryRefused"):
-        return CliError(f"SQL: {_with_page(error)}", 2)
+        return _with_page(error, 2, "SQL: ")
 
     if _is_a(error, "flowdeck.errors", "FlowdeckError"):
-        return CliError(_with_page(error), 1)
+        return _with_page(error, 1)
 
     if _is_a(error, "duckdb", "Error"):
-        return CliError(f"SQL: {_drawn(error)}", 1)
+        return CliError(f"SQL: {_drawn(error)}", 1, _SQL_PAGE)
 
     if _is_a(error, "sqlite3", "Error"):
-        return CliError(f"the control database cannot be used: {one_line(error)}", 1)
+        return CliError(f"the control database cannot be used: {one_line(error)}", 1, _CONTROL_PAGE)
 
     return None
 
@@ -83,11 +83,10 @@ def one_line(error: BaseException | str) -> str:
     return "".join(char for char in text if char.isprintable()) or type(error).__name__
 
 
-def _with_page(error: BaseException) -> str:
-    """Return the message and the page of the documents that tells more, unless it names one itself."""
-    text = one_line(error)
-    page = next((_PAGES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _PAGES), None)
-    return text if page is None or "docs/" in text else f"{text.rstrip('.')}; see docs/{page}.md"
+def _with_page(error: BaseException, code: int, prefix: str = "") -> CliError:
+    """Return the message with the page of the documents that tells more, unless it names one itself."""
+    text = prefix + one_line(error)
+    return CliError(text, code, None if "flowdeck docs" in text else getattr(error, "docs", None))
 
 
 def _drawn(error: BaseException) -> str:

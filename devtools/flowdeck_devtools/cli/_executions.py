@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from flowdeck_devtools.cli._options import command_store
 if TYPE_CHECKING:
     from flowdeck.durable import AnswerResult, ControlClient, ExecutionRow
 
-__all__ = ["ActorOption", "IdArgument", "client_of", "find", "how_to_go_on", "login", "told", "use_store", "who_runs"]
+__all__ = ["ActorOption", "IdArgument", "client_of", "find", "how_to_go_on", "told", "use_store", "who_runs"]
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution's id, or an unambiguous part of it.")]
 ActorOption = Annotated[
@@ -42,14 +41,6 @@ def find(client: ControlClient, wanted: str, root: Path) -> ExecutionRow:
         raise CliError(f"there is no execution {wanted!r}; see: flowdeck executions list --all{command_store(root)}", 2)
 
     return found
-
-
-def login() -> str:
-    """Return the name of whoever is logged in."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
 
 
 def who_runs(client: ControlClient, row: ExecutionRow) -> str:
@@ -90,7 +81,10 @@ def told(
 def how_to_go_on(client: ControlClient, row: ExecutionRow, root: Path) -> str:
     """Say how an execution that nobody runs goes on."""
     if client.durable_info(row.id) is None:
-        return "it was not durable (see runtime.use_store), so nobody can take it up"
+        return (
+            "its process is gone and the run was not durable, so no worker can take it up. Start it again, with "
+            "runtime.use_store() or flowdeck run --durability full; a state you saved yourself can be loaded"
+        )
 
     return f"a worker takes it up: flowdeck worker {row.entrypoint or 'MODULE:FLOW'}{command_store(root)}"
 

@@ -37,7 +37,7 @@ def load_flow(spec: str) -> Any:
             raise CliError(f"{module_name} has no {attribute!r}{_flows_in(module)}", 2) from None
 
     if not _is_flow(found):
-        raise CliError(f"{spec} is a {type(found).__name__}, no TriggerFlow{_flows_in(module)}", 2)
+        raise CliError(f"{spec} is of type {type(found).__name__}, no TriggerFlow{_flows_in(module)}", 2)
 
     return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,29 @@ from typing import Any
 from flowdeck_devtools.cli._options import command_store
 from flowdeck_devtools.core.text import clean
 
-__all__ = ["example_answer", "how_to_answer", "question_of"]
+__all__ = ["example_answer", "how_to_answer", "question_of", "this_command"]
 
 _QUESTION_KEYS = ("question", "title", "message", "prompt", "text")
+
+
+def this_command() -> str:
+    """Return how the person at this shell calls us: ``flowdeck``, or its path where the shell would not find it."""
+    started = Path(sys.argv[0])
+    if started.name != "flowdeck":
+        return "flowdeck"  # python -m …: what is usual is as good a hint
+
+    found = shutil.which("flowdeck")
+    try:
+        return "flowdeck" if found is not None and started.samefile(found) else shlex.quote(sys.argv[0])
+    except OSError:  # it is gone meanwhile
+        return "flowdeck"
 
 
 def how_to_answer(interrupt_id: str, kind: str | None, payload: Any, schema: Any, store: Path) -> str:
     """Return two lines: what is asked, and the command that answers it."""
     value = shlex.quote(json.dumps(example_answer(schema), ensure_ascii=False))
     asked = clean(f"waiting for {kind or 'an answer'}: {question_of(payload)}".rstrip(": "))
-    command = f"flowdeck interrupts answer {shlex.quote(clean(interrupt_id))} --value {value}"
+    command = f"{this_command()} interrupts answer {shlex.quote(clean(interrupt_id))} --value {value}"
     return f"{asked}\n  {command}{command_store(store)}"
 
 

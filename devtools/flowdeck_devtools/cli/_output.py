@@ -11,6 +11,7 @@ from flowdeck_devtools.cli._errors import OutputClosed
 
 __all__ = [
     "coloured",
+    "drawable",
     "flush",
     "height",
     "is_terminal",
@@ -26,7 +27,11 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "3
 
 
 def prepare() -> None:
-    """Let the streams take every character: under ``LANG=C`` an accent must not end a command."""
+    """Let the streams take every character: under ``LANG=C`` an accent must not end a command. So do closed ones."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # flowdeck runs >&-
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115 - for good
+
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -68,6 +73,11 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except (AttributeError, ValueError):
         return False
+
+
+def drawable(stream: TextIO) -> bool:
+    """Whether ``stream`` is a terminal that knows more than to write one line after the other."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def coloured(stream: TextIO) -> bool:

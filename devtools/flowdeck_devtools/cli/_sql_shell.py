@@ -83,7 +83,7 @@ class _Shell:
             if known is None:
                 raise
 
-            _output.note(str(known))
+            _output.note(known.message)  # without the page: \d is at hand here
         return True
 
     def _command(self, text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from flowdeck_devtools.cli._audit import Order, Outcome, run_audit
 from flowdeck_devtools.cli._demo_view import Progress, show_verdicts
 from flowdeck_devtools.cli._errors import CliError, Stopped, one_line
 from flowdeck_devtools.cli._example import load
+from flowdeck_devtools.cli._hints import this_command
 from flowdeck_devtools.cli._options import StoreOption, command_store
 from flowdeck_devtools.cli._table import write_table
 
@@ -61,8 +61,7 @@ def demo(
 
 
 def _is_terminal_session() -> bool:
-    drawable = os.environ.get("TERM", "dumb") != "dumb"
-    return drawable and _output.is_terminal(sys.stdin) and _output.is_terminal(sys.stdout)
+    return _output.is_terminal(sys.stdin) and _output.drawable(sys.stdout)
 
 
 def _without_people(order: Order) -> None:
@@ -85,7 +84,7 @@ def _show(outcome: Outcome, order: Order) -> None:
     for remark in outcome.remarks:
         _output.note(f"flowdeck: {remark}")
 
-    _output.out(f'$ flowdeck sql{command_store(order.store)} "{_QUESTION}"')
+    _output.out(f'$ {this_command()} sql{command_store(order.store)} "{_QUESTION}"')
     result: Any = _query(order.store)
     write_table(result.columns, result.rows, width=_output.table_width())
 

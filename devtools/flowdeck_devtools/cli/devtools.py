@@ -81,6 +81,9 @@ def _need_screen(*, stdin: bool = True) -> None:
         return  # drawn in a browser
     if not ((not stdin or _output.is_terminal(sys.stdin)) and _output.is_terminal(sys.stdout)):
         raise CliError("devtools needs a terminal; for pipes use: flowdeck runs, flowdeck events, flowdeck sql", 2)
+    if not _output.drawable(sys.stdout):
+        kind = os.environ.get("TERM") or "not set"
+        raise CliError(f"devtools cannot draw where TERM is {kind}: export TERM=xterm-256color", 2)
 
 
 def _check_theme(name: str) -> None:

@@ -157,4 +157,4 @@ def compile_filter(text: str) -> Callable[[bytes], bool]:
     try:
         return compile_line(text)
     except FilterError as error:
-        raise CliError(f"--filter: {error}", 2) from None
+        raise CliError(f"--filter: {error}", 2, error.docs) from None

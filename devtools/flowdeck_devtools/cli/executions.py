@@ -10,9 +10,10 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
-from flowdeck_devtools.cli._executions import ActorOption, IdArgument, client_of, find, login, told, who_runs
+from flowdeck_devtools.cli._executions import ActorOption, IdArgument, client_of, find, told, who_runs
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, control_store
 from flowdeck_devtools.cli._table import json_value, write_table
+from flowdeck_devtools.core.login import login_name
 from flowdeck_devtools.core.text import age
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ def list_executions(
     """List the executions of a store, the latest first."""
     client = client_of(control_store(store))
     wanted = [each.strip() for each in status.split(",")] if status else None
+    _check_statuses(wanted or [])
     rows = client.list_executions(open_only=not all_ and not wanted, status=wanted, limit=limit)
     if as_json:
         _output.out(json.dumps([_plain(client, row) for row in rows], ensure_ascii=False, indent=2))
         return
 
     if not rows:
-        _output.note("no open executions" if not all_ else "no executions yet")
+        none = "no executions yet" if all_ else f"no executions that are {status}" if wanted else "no open executions"
+        _output.note(none)
         return
 
     now_us = time.time() * 1e6
@@ -108,7 +111,7 @@ def cancel(
     root = control_store(store)
     client = client_of(root)
     row = find(client, execution_id, root)
-    who = actor or login()
+    who = actor or login_name()
     result = client.put_inbox("cancel", row.id, None, None, who)
     record = told(client, row, result, wait, root, f"cancelled {row.id} as {who}")
     if as_json:
@@ -174,7 +177,7 @@ def fork(
     if client.durable_info(row.id) is None:
         raise CliError(f"{row.id} is not durable (see runtime.use_store), so it has no committed points", 2)
 
-    who = actor or login()
+    who = actor or login_name()
     try:
         new = open_store(root).fork(row.id, at, actor=who)
     except ValueError as error:
@@ -201,6 +204,15 @@ def prune(
     root = control_store(store)
     count = open_store(root).prune(Retention(days=days, keep=keep))
     _output.out(json.dumps({"forgotten": count}) if as_json else f"forgot {count} finished executions")
+
+
+def _check_statuses(wanted: list[str]) -> None:
+    from flowdeck.events.catalogue import TRANSITIONS
+
+    known = [status for status in TRANSITIONS if status != "lost"]  # lost is concluded by readers, never registered
+    unknown = [status for status in wanted if status not in known]
+    if unknown:
+        raise CliError(f"--status {','.join(unknown)}: choose from {', '.join(known)}", 2)
 
 
 def _plain(client: ControlClient, row: ExecutionRow) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._flows import load_flow
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, existing_store
 from flowdeck_devtools.cli._table import write_table
-from flowdeck_devtools.core.flowgraph import called, in_order, nesting, worse
+from flowdeck_devtools.core.flowgraph import called, operators, worse
 from flowdeck_devtools.core.text import clean, duration
 
 if TYPE_CHECKING:
@@ -235,16 +235,8 @@ def _write_table(drawn: Graph, run: _Run | None) -> None:
 
 
 def _lines(drawn: Graph, run: _Run | None, depth: int) -> Iterator[tuple[Any, ...]]:
-    before: dict[str, list[str]] = {}
-    for edge in drawn.edges:
-        before.setdefault(edge.target, []).append(called(drawn.nodes[edge.source]))
-
-    for node in in_order(drawn):
-        if node.kind == "signal":
-            continue
-
-        inside = depth + nesting(drawn, node)
-        after = ", ".join(dict.fromkeys(before.get(node.id, ())))
+    for node, level, after in operators(drawn):
+        inside = depth + level
         line: tuple[Any, ...] = ("  " * inside + called(node), node.kind.replace("_", " "), after)
         yield line + _progress(run, node) if run is not None else line
         if node.child is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import shlex
 import time
@@ -13,10 +12,11 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
-from flowdeck_devtools.cli._executions import how_to_go_on
+from flowdeck_devtools.cli._executions import client_of, how_to_go_on
 from flowdeck_devtools.cli._hints import example_answer, how_to_answer, question_of
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, command_store, control_store, parse_json
 from flowdeck_devtools.cli._table import json_value, write_table
+from flowdeck_devtools.core.login import login_name
 from flowdeck_devtools.core.text import age
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def list_interrupts(
     as_json: JsonOption = False,
 ) -> None:
     """List the interrupts that wait for an answer."""
-    client = _client(control_store(store))
+    client = client_of(control_store(store))
     rows = client.list_interrupts(open_only=not all_)
     if as_json:
         _output.out(json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=2))
@@ -53,8 +53,16 @@ def list_interrupts(
 
     now_us = time.time() * 1e6
     owners = {writer: client.owner_alive(writer) for writer in {row.writer for row in rows}}
+    stored = set() if all(owners.values()) else set(client.resumable())
     lines = [
-        (row.id, row.flow_name, row.type, age(now_us - row.opened_us), _status(row, owners), question_of(row.payload))
+        (
+            row.id,
+            row.flow_name,
+            row.type,
+            age(now_us - row.opened_us),
+            _status(row, owners[row.writer], row.execution_id in stored),
+            question_of(row.payload),
+        )
         for row in rows
     ]
     write_table(("id", "flow", "type", "age", "status", "question"), lines, width=_output.table_width())
@@ -64,7 +72,7 @@ def list_interrupts(
 def show(interrupt_id: IdArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show one interrupt with all its details."""
     root = control_store(store)
-    row = _find(_client(root), interrupt_id, root)
+    row = _find(client_of(root), interrupt_id, root)
     _output.out(json.dumps(_plain(row), ensure_ascii=False, indent=None if as_json else 2))
     if not as_json and row.status == "waiting":
         _output.note(how_to_answer(row.id, row.type, row.payload, row.schema, root))
@@ -82,14 +90,15 @@ def answer(
     """Answer an interrupt; the run goes on in the process it belongs to."""
     root = control_store(store)
     parsed = parse_json(value, "--value")
-    client = _client(root)
+    client = client_of(root)
     row = _find(client, interrupt_id, root)
     _check(parsed, row)
-    who = actor or _login()
+    who = actor or login_name()
     result = client.answer(f"{row.execution_id}/{row.id}", parsed, who)
     if result.outcome is None and result.row_id is not None:
         # Nobody can apply the answer of a process that is gone; waiting for it would only look like hanging.
-        result = client.wait_outcome(result.row_id, wait if client.owner_alive(row.writer) else 0.0)
+        # One that was given back may have a worker, though.
+        result = client.wait_outcome(result.row_id, wait if not row.writer or client.owner_alive(row.writer) else 0.0)
 
     if not result.accepted:
         raise CliError(_refusal(result, client.get_interrupt(f"{row.execution_id}/{row.id}") or row))
@@ -104,12 +113,6 @@ def answer(
         _output.note(
             f"the answer to {row.id} is kept, but no process has applied it yet: {_why_not_applied(client, row, root)}"
         )
-
-
-def _client(root: Path) -> ControlClient:
-    from flowdeck.durable import ControlClient
-
-    return ControlClient(root)
 
 
 def _plain(row: InterruptRow) -> Any:
@@ -133,11 +136,15 @@ def _find(client: ControlClient, wanted: str, root: Path) -> InterruptRow:
     return found
 
 
-def _status(row: InterruptRow, owners: dict[str, bool]) -> str:
-    if row.status != "waiting":
+def _status(row: InterruptRow, owned: bool, stored: bool) -> str:
+    if row.status != "waiting" or owned:
         return row.status
 
-    return "waiting" if owners[row.writer] else "waiting, its run has stopped"
+    if not stored:
+        return "lost with its process"
+
+    # Given back: whichever worker there is goes on with it, as DBOS has it. Else its process ended without a word.
+    return "waiting, needs a worker" if row.writer else "waiting"
 
 
 def _refusal(result: AnswerResult, row: InterruptRow) -> str:
@@ -166,14 +173,7 @@ def _why_not_applied(client: ControlClient, row: InterruptRow, root: Path) -> st
         return f"its run is busy; see: flowdeck runs{command_store(root)}"
 
     execution = client.get_execution(row.execution_id)
-    if execution is None or client.durable_info(row.execution_id) is None:
+    if execution is None:
         return f"its run has stopped; see: flowdeck runs{command_store(root)}"
 
     return how_to_go_on(client, execution, root)
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"

@@ -9,8 +9,9 @@ import typer
 
 from flowdeck_devtools.cli import _output
 from flowdeck_devtools.cli._errors import CliError
-from flowdeck_devtools.cli._executions import ActorOption, IdArgument, client_of, find, login, told
+from flowdeck_devtools.cli._executions import ActorOption, IdArgument, client_of, find, told
 from flowdeck_devtools.cli._options import JsonOption, StoreOption, control_store, parse_json
+from flowdeck_devtools.core.login import login_name
 
 __all__ = ["intervene"]
 
@@ -42,7 +43,7 @@ def intervene(
         payload = {"payload": parse_json(value or "", "--value"), "note": note}
 
     row = find(client, execution_id, root)
-    who = actor or login()
+    who = actor or login_name()
     result = client.put_inbox("intervene", row.id, target, payload, who, key)
     done = f"refused {reject} as {who}" if reject else f"recorded for {row.id} as {who}"
     record = told(client, row, result, wait, root, done)

@@ -72,7 +72,7 @@ def _condition(text: str) -> str:
     try:
         return compile_sql(text, "runs")
     except FilterError as error:
-        raise CliError(f"--filter: {error}", 2) from None
+        raise CliError(f"--filter: {error}", 2, error.docs) from None
 
 
 def _lines(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -56,8 +56,8 @@ def sql(
 ) -> None:
     """Query the event history with SQL.
 
-    The views are events, runs, spans, interrupts, errors and more: docs/sql.md, or \\d in the shell. Nothing can be
-    written, and no other files can be read.
+    The views are events, runs, spans, interrupts, errors and more: flowdeck docs sql, or \\d in the shell. Nothing can
+    be written, and no other files can be read.
     """
     root = existing_store(store)
     if query is None and _output.is_terminal(sys.stdin) and _output.is_terminal(sys.stdout):

@@ -90,7 +90,7 @@ def publish(
 ) -> None:
     """Turn the journal's sealed segments into Parquet, so that history is small and fast to query.
 
-    With --to it becomes part of a DuckLake of many machines, each event once; see docs/scale.md.
+    With --to it becomes part of a DuckLake of many machines, each event once; see: flowdeck docs scale.
     """
     from flowdeck_sinks.store.maintenance import publish as work
 
@@ -366,14 +366,26 @@ def _moment(us: int | None) -> str:
 def _days(text: str) -> float:
     units = {"s": 86_400, "m": 1440, "h": 24, "d": 1, "w": 1 / 7}
     try:
-        return float(text) if text[-1:].isdigit() else float(text[:-1]) / units[text[-1:].lower()]
+        return _not_negative(float(text) if text[-1:].isdigit() else float(text[:-1]) / units[text[-1:].lower()])
     except (ValueError, KeyError):
         raise CliError(f"--max-age {text}: write days, or a number and s, m, h, d or w, such as 30d", 2) from None
+
+
+def _not_negative(number: float) -> float:
+    """Return a number; what is below zero, or none, would remove everything or raise later.
+
+    Raises:
+        ValueError: it is such a one.
+    """
+    if not number >= 0:
+        raise ValueError(number)
+
+    return number
 
 
 def _bytes(text: str) -> int:
     number = text.rstrip("BKMGTbkmgt ")
     try:
-        return int(float(number) * _UNITS[text[len(number) :].strip().lower() or "b"])
-    except (ValueError, KeyError):
+        return int(_not_negative(float(number)) * _UNITS[text[len(number) :].strip().lower() or "b"])
+    except (ValueError, KeyError, OverflowError):
         raise CliError(f"--max-size {text}: write a number and B, kB, MB, GB or TB, such as 10GB", 2) from None

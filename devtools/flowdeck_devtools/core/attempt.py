@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from flowdeck_devtools.core.spanform import exact
 from flowdeck_devtools.core.status import moved
 
 __all__ = ["Attempt", "Outcome", "Wait"]
@@ -53,7 +54,8 @@ class Attempt(msgspec.Struct, gc=False):
 
     def move(self, event_type: str, epoch: int, seq: int) -> None:
         """Take one event, in any order and any number of times."""
-        self.reached, self.moved_at = moved(self.reached, self.moved_at, event_type, epoch, seq)
+        self.reached, at = moved(self.reached, self.moved_at, event_type, epoch, seq)
+        self.moved_at = exact(at)
 
     @property
     def error(self) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,8 @@ __all__ = [
     "definition_of",
     "graph_boxes",
     "graph_rows",
-    "in_order",
-    "nesting",
     "operator_steps",
+    "operators",
     "worse",
 ]
 
@@ -130,7 +129,7 @@ def graph_boxes(
     drawn = graph_of(definition)
     boxes: list[Box] = []
     nodes: dict[str, SpanNode] = {}
-    for node in in_order(drawn):
+    for node in _in_order(drawn):
         if node.kind == "signal":
             continue
         done, name = steps.get(node.id), clean(called(node), limit=60)
@@ -152,18 +151,23 @@ _BOX_ROLES = {"failed": "failed", "propagated": "failed", "waiting": "waiting", 
 def _add(drawn: Graph, steps: Mapping[str, Steps], depth: int, inside: bool, rows: list[GraphRow]) -> None:
     from flowdeck.definition.diagram import RUNNING_KINDS
 
-    before: dict[str, list[str]] = {}
-    for edge in drawn.edges:
-        before.setdefault(edge.target, []).append(called(drawn.nodes[edge.source]))
-    for node in in_order(drawn):
-        if node.kind == "signal":
-            continue
-        at = depth + nesting(drawn, node)
-        after = ", ".join(dict.fromkeys(before.get(node.id, ())))
+    for node, level, after in operators(drawn):
+        at = depth + level
         runs = node.kind in RUNNING_KINDS
         rows.append(GraphRow(at, called(node), node.kind, after, runs, steps.get(node.id), inside))
         if node.child is not None:
             _add(node.child, {}, at + 1, True, rows)
+
+
+def operators(drawn: Graph) -> Iterator[tuple[Node, int, str]]:
+    """Yield the operators in order, each with its nesting and the names of what leads to it."""
+    before: dict[str, list[str]] = {}
+    for edge in drawn.edges:
+        before.setdefault(edge.target, []).append(called(drawn.nodes[edge.source]))
+
+    for node in _in_order(drawn):
+        if node.kind != "signal":
+            yield node, _nesting(drawn, node), ", ".join(dict.fromkeys(before.get(node.id, ())))
 
 
 def called(node: Node) -> str:
@@ -175,7 +179,7 @@ def called(node: Node) -> str:
     return f"{label} {node.name}" if node.id == node.group and node.name not in _DEFAULT_NAMES else label
 
 
-def nesting(drawn: Graph, node: Node) -> int:
+def _nesting(drawn: Graph, node: Node) -> int:
     """Return how many blocks a node stands in; what opens and closes a block stands outside it."""
     count, group = 0, node.group
     seen: set[str] = set()
@@ -187,7 +191,7 @@ def nesting(drawn: Graph, node: Node) -> int:
     return max(0, count - (node.id == node.group or node.kind.endswith("_collect")))
 
 
-def in_order(drawn: Graph) -> list[Node]:
+def _in_order(drawn: Graph) -> list[Node]:
     """Return the nodes as signals reach them: each after one that leads to it, chains kept together."""
     after: dict[str, list[str]] = {}
     for edge in drawn.edges:

@@ -6,7 +6,6 @@ by the execution's owner, so the first answer wins whoever sends it (DESIGN §4)
 
 from __future__ import annotations
 
-import getpass
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ if TYPE_CHECKING:  # a fifth of the time to the first picture, and the first pic
     from flowdeck.durable import ControlClient
     from flowdeck.durable import InterruptRow as Stored
 
-__all__ = ["AnswerReport", "Inbox", "InterruptRow", "login_name"]
+__all__ = ["AnswerReport", "Inbox", "InterruptRow"]
 
 LOOK_SECONDS = 0.25
 """How often the control store is asked whether it changed."""
@@ -285,11 +284,3 @@ class Inbox:
             case "conflict" | "duplicate" if not current.is_open:
                 return AnswerReport(False, f"too late: {current.outcome}", current)
         return AnswerReport(False, clean(result.detail or f"the run refused it ({result.outcome})"), current)
-
-
-def login_name() -> str:
-    """The name under which answers are given unless another is chosen."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"

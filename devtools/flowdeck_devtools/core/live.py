@@ -21,6 +21,7 @@ from flowdeck.layout import Layout, StoreError, live_writers
 from flowdeck_devtools.core.clock import Clock, SystemClock
 from flowdeck_devtools.core.index import RunIndex
 from flowdeck_devtools.core.ring import LineRing
+from flowdeck_devtools.core.spool import LineQueue
 from flowdeck_devtools.core.wire import Head, decode, head
 
 __all__ = ["EAGER_BYTES", "LiveStore", "RateMeter", "TraceFeed"]
@@ -35,7 +36,8 @@ QUIET_POLL_SECONDS = 0.125
 """Between looks once nothing came for a while. A look that finds nothing costs 0.1 ms, most of it for waking up."""
 QUIET_AFTER_SECONDS = 5.0
 LIVENESS_SECONDS = 2.0
-MAX_FEED_LINES = 200_000
+MAX_FEED_BYTES = 512 * 1024 * 1024
+"""What may wait to be taken in of an opened run nobody looks at, in a file."""
 TAKEN_AT_ONCE = 4_096
 FLOOD_PER_SECOND = 2_000
 
@@ -81,28 +83,12 @@ class RateMeter:
         self._count += number
 
 
-class TraceFeed:
-    """Lines of one root run, collected from the moment it was opened."""
+class TraceFeed(LineQueue):
+    """Lines of one root run, collected from the moment it was opened, whether anybody looks at it or not."""
 
     def __init__(self, root_run_id: str) -> None:
+        super().__init__(MAX_FEED_BYTES)
         self.root_run_id = root_run_id
-        self._lines: deque[tuple[str, bytes, Head]] = deque(maxlen=MAX_FEED_LINES)
-
-    def put(self, writer: str, line: bytes, event_head: Head) -> None:
-        self._lines.append((writer, line, event_head))
-
-    def take(self, limit: int) -> list[tuple[str, bytes, Head]]:
-        """Remove and return up to ``limit`` lines, oldest first."""
-        taken: list[tuple[str, bytes, Head]] = []
-        while len(taken) < limit:
-            try:
-                taken.append(self._lines.popleft())
-            except IndexError:
-                break
-        return taken
-
-    def __len__(self) -> int:
-        return len(self._lines)
 
 
 class LiveStore:
@@ -303,7 +289,7 @@ class LiveStore:
             if run is not None:
                 feed = feeds.get(run.root_run_id or run.run_id or "")
                 if feed is not None:
-                    feed.put(writer, line, one)
+                    feed.put(writer, line)
 
     def definition(self, fingerprint: str) -> Mapping[str, Any] | None:
         """A flow's definition by its fingerprint, from the lines held: a byte test per line, on demand."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Callable
-from operator import itemgetter
 
 from flowdeck_devtools.core.history import History
 from flowdeck_devtools.core.live import LiveStore
 from flowdeck_devtools.core.model import RunRow
-from flowdeck_devtools.core.spool import LineSpool
+from flowdeck_devtools.core.spool import LineQueue
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.core.wire import head
 
@@ -39,13 +37,12 @@ class OpenedRun:
     ) -> None:
         self.trace = Trace(root_run_id)
         self.problem: str | None = None
+        self.closed = False
+        """It is not kept up to date any more."""
         self._known = known or live.index.rows.get
         self._live = live
         self._feed = live.follow(root_run_id)
-        self._backlog = LineSpool()
-        self._writers: list[tuple[int, str]] = []
-        """From which line of the backlog on who wrote them."""
-        self._done = 0
+        self._backlog = LineQueue()
         self._ready = threading.Event()
         row = live.index.rows.get(root_run_id)
         in_ring = row is not None and not row.partial and row.first_position >= live.ring.start
@@ -59,9 +56,10 @@ class OpenedRun:
     @property
     def loading(self) -> bool:
         """Older lines are still being read or taken in."""
-        return not self._ready.is_set() or self._done < len(self._backlog)
+        return not self._ready.is_set() or len(self._backlog) > 0
 
     def close(self) -> None:
+        self.closed = True
         self._live.unfollow(self._feed)
 
     def wait(self, timeout: float) -> bool:
@@ -76,32 +74,22 @@ class OpenedRun:
             return False
         limit_s = LOADING_SLICE_SECONDS if len(self._backlog) else SLICE_SECONDS
         before, until = self.trace.version, time.perf_counter() + limit_s
-        while self._done < len(self._backlog):
-            self._done += self._take_in(self._done, min(self._done + 256, len(self._backlog)))
-            if time.perf_counter() > until:
-                return True
-        if len(self._backlog):
-            self._backlog, self._writers, self._done = LineSpool(), [], 0
-        while len(self._feed):
-            self.trace.extend(self._feed.take(256))
-            if time.perf_counter() > until:
-                break
+        for queue in (self._backlog, self._feed):
+            while lines := queue.take(256):
+                self.trace.extend((writer, line, head(line)) for writer, line in lines)
+                if time.perf_counter() > until:
+                    return self.trace.version != before
         return self.trace.version != before
 
-    def _take_in(self, begin: int, end: int) -> int:
-        at = bisect_right(self._writers, begin, key=itemgetter(0)) - 1
-        if at + 1 < len(self._writers):
-            end = min(end, self._writers[at + 1][0])
-        lines = ((self._writers[at][1], line) for line in map(self._backlog.get, range(begin, end)))
-        self.trace.extend((writer, line, head(line)) for writer, line in lines)
-        return end - begin
+    @property
+    def left_out(self) -> int:
+        """Events that came while nobody looked and are more than was kept for later: open it anew to see them."""
+        return self._feed.dropped
 
     def _put_back(self, lines: list[tuple[str, bytes]]) -> None:
         """Keep older lines until the tree has taken them in."""
         for writer, line in lines:
-            if not self._writers or self._writers[-1][1] != writer:
-                self._writers.append((len(self._backlog), writer))
-            self._backlog.append(line)
+            self._backlog.put(writer, line)
 
     # -- threads -----------------------------------------------------------------------------------------------
 

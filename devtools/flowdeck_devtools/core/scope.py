@@ -7,10 +7,11 @@ item, a batch member or a child; the activation counts repeated visits and is om
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
 
-__all__ = ["Segment", "parse_scope"]
+__all__ = ["Segment", "parse_scope", "steps_of"]
 
 _SEGMENT = re.compile(r"^(?P<name>.*?)(?:\[(?P<index>[^\]]*)\])?(?:#(?P<activation>\d+))?$", re.DOTALL)
 MAX_SEGMENTS = 66
@@ -54,3 +55,13 @@ def parse_scope(scope: str) -> list[Segment]:
             )
         )
     return found
+
+
+def steps_of(scope: str) -> Iterator[tuple[str, str | None]]:
+    """The ``path`` of each part as ``parse_scope`` gives it, and its ``group_path`` where it has a member."""
+    end = -1
+    for part in scope.split("/", MAX_SEGMENTS - 1):
+        end += len(part) + 1
+        path = scope[:end]
+        match = _SEGMENT.match(part) if "[" in part else None
+        yield path, path[: path.rindex("[")] if match is not None and match["index"] is not None else None

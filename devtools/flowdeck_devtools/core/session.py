@@ -15,13 +15,14 @@ from typing import Any
 from flowdeck_devtools.core.asking import ROWS_LIMIT, Question
 from flowdeck_devtools.core.clock import Clock, SystemClock
 from flowdeck_devtools.core.history import History, published
-from flowdeck_devtools.core.inbox import Inbox, login_name
+from flowdeck_devtools.core.inbox import Inbox
 from flowdeck_devtools.core.live import LiveStore
+from flowdeck_devtools.core.login import login_name
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.opened import OpenedRun
 from flowdeck_devtools.core.text import names_id
 
-__all__ = ["Draft", "Session"]
+__all__ = ["KEPT_RUNS", "Draft", "Session"]
 
 MERGED_RUNS = 1_500
 """Runs of the past that join the live ones; further ones are kept beside them."""
@@ -40,7 +41,18 @@ class Draft:
 
 
 class Session:
-    """The data side of one DevTools process."""
+    """The data side of one DevTools process.
+
+    Args:
+        store: The store; of several the first.
+        clock: Time source.
+        live: Follows the journal; by default of ``store`` and ``also``.
+        inbox: What waits for an answer; by default of all stores.
+        history: What was there; by default of all stores.
+        actor: Who answers; the login name by default.
+        also: Further stores.
+        apart: Ask for history in a child process, which keeps this one small.
+    """
 
     def __init__(
         self,
@@ -52,6 +64,7 @@ class Session:
         history: History | None = None,
         actor: str | None = None,
         also: Sequence[Path] = (),
+        apart: bool = False,
     ) -> None:
         self.store = store
         """The store; of several the first."""
@@ -62,9 +75,9 @@ class Session:
             from flowdeck_devtools.core.several import SeveralHistories, SeveralInboxes
 
             inbox = inbox or SeveralInboxes(self.stores, self.clock)
-            history = history or SeveralHistories(self.stores)
+            history = history or SeveralHistories(self.stores, apart=apart)
         self.inbox = inbox or Inbox(store, clock=self.clock)
-        self.history = history or History(store)
+        self.history = history or History(store, apart=apart)
         self.actor = actor or login_name()
         self.drafts: dict[str, Draft] = {}
         """Answers not sent yet, by interrupt id: they survive leaving the form and the screen."""
@@ -159,6 +172,9 @@ class Session:
     def open_run(self, root_run_id: str) -> OpenedRun:
         """The run as a tree, from what is held of it; the rest follows as it is read."""
         run = self._opened.get(root_run_id)
+        if run is not None and run.left_out:
+            run.close()
+            run = None
         if run is None:
             run = self._opened[root_run_id] = OpenedRun(root_run_id, self.live, self.history, self.run)
             while len(self._opened) > KEPT_RUNS:

@@ -74,8 +74,8 @@ class SeveralInboxes(Inbox):
 class SeveralHistories(History):
     """The pasts of several stores; a page is complete when each has given its own."""
 
-    def __init__(self, stores: Sequence[Path]) -> None:
-        self._parts = [History(store) for store in stores]
+    def __init__(self, stores: Sequence[Path], *, apart: bool = False) -> None:
+        self._parts = [History(store, apart=apart) for store in stores]
         self.origin: dict[str, Path] = {}
         """Which store a run of the past came from."""
         self._pages: list[RunsPage] = []

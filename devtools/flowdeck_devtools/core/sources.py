@@ -240,10 +240,15 @@ def _of_table(path: Path, kind: str) -> Iterator[bytes]:
     import duckdb
 
     from flowdeck_devtools.core.history import LINE_COLUMNS, line_of
+    from flowdeck_sinks.store._duckdb import spill_place
 
     quoted = "'" + str(path).replace("'", "''") + "'"
     try:
-        connection = duckdb.connect(":memory:" if kind == ".parquet" else str(path), read_only=kind != ".parquet")
+        connection = duckdb.connect(
+            ":memory:" if kind == ".parquet" else str(path),
+            read_only=kind != ".parquet",
+            config={"temp_directory": spill_place()},
+        )
         table = f"read_parquet({quoted})" if kind == ".parquet" else "events"
         newest = f"(SELECT * FROM {table} ORDER BY ts DESC LIMIT {MOST_ROWS})"
         found = connection.execute(f"SELECT {LINE_COLUMNS} FROM {newest} ORDER BY ts, writer, wseq")

@@ -3,107 +3,150 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from flowdeck_devtools.core.attempt import Attempt, Wait
 from flowdeck_devtools.core.model import chunk_name
 from flowdeck_devtools.core.scope import Segment, parse_scope
-from flowdeck_devtools.core.spool import NO_LINES, Lines, LineSpool
+from flowdeck_devtools.core.spanform import (
+    COUNTED,
+    GOING_ON,
+    MASK,
+    SHIFTS,
+    Children,
+    Form,
+    Rare,
+    Role,
+    Tail,
+    one_of,
+    text_of,
+)
+from flowdeck_devtools.core.spool import NO_LINES, Lines
 from flowdeck_devtools.core.text import clean
 from flowdeck_devtools.core.wire import decode
 
 __all__ = ["COUNTED", "GOING_ON", "Role", "SpanNode", "one_of", "short_json"]
 
 MAX_LINES_PER_SPAN = 2_000
-Role = Literal["span", "group", "item"]
-
-COUNTED = ("completed", "running", "failed", "waiting", "unknown", "created", "retried", "propagated", "cancelled")
-_BITS = 20
-_SHIFTS = {status: place * _BITS for place, status in enumerate(COUNTED)}
-_OTHERS = len(COUNTED) * _BITS
-_MASK = (1 << _BITS) - 1
-"""Statuses are counted in one whole number, 20 bits each: more than a trace has nodes. A counter object per node took
-300 bytes; the number of a step whose one child is done is 1, which costs nothing."""
-
-GOING_ON = sum(_MASK << _SHIFTS[status] for status in ("running", "waiting", "retried", "created", "unknown"))
-"""The part of the counts that says whether anything of a subtree goes on."""
-
-
-def one_of(status: str) -> int:
-    """A status as a count of one, to be added to ``SpanNode.counts``."""
-    return 1 << _SHIFTS.get(status, _OTHERS)
-
-
-class _Rare:
-    """What few nodes have."""
-
-    __slots__ = ("last_end_us", "lines_dropped", "name", "scope", "subject", "title", "waits")
-
-    def __init__(self) -> None:
-        self.waits: list[Wait] = []
-        self.title = self.name = ""
-        self.scope: str | None = None
-        self.subject: str | None = None
-        self.lines_dropped = self.last_end_us = 0
+LONG = 32
+"""Lines of a span from which on the number of its first is remembered; a shorter chain is walked back."""
 
 
 class SpanNode:
     """A row of the waterfall. Children are in order of appearance.
 
     A run has up to 200,000 of them, most with one attempt, one child or none and two lines: one stands for itself
-    where others have a list, and lines are in the trace's spool.
+    where others have a list, lines are in the trace's spool, and what many have in common is in their form.
+
+    Args:
+        form: What it has in common with others.
+        tail: Its key where its form is keyed, else what its scope has more than that of its parent.
     """
 
     __slots__ = (
-        "_attempts", "_children", "_first", "_last", "_rare", "_spool", "counted", "counts", "ended_us", "height",
-        "key", "kind", "line_count", "parent", "role", "started_us",
+        "_attempts", "_children", "_last", "_rare", "counts", "ended_us", "form", "line_count", "parent", "started_us",
+        "tail",
     )  # fmt: skip
 
-    def __init__(self, key: str, spool: LineSpool | None = None, role: Role = "span", kind: str = "") -> None:
-        self.key = key
-        self.role: Role = role
-        self.kind = kind
+    def __init__(self, form: Form, tail: Tail) -> None:
+        self.form = form
+        self.tail = tail
         self.parent: SpanNode | None = None
         self.started_us: int | None = None
         self.ended_us: int | None = None
-        self.height = 0
-        """Levels below it."""
         self.counts = 0
         """How many nodes of the subtree have which status, packed; ask ``below``."""
-        self.counted = ""
-        """The status this node has been counted under in its ancestors."""
         self.line_count = 0
-        self._children: SpanNode | list[SpanNode] | None = None
+        self._children: SpanNode | Children | None = None
         self._attempts: Attempt | list[Attempt] | None = None
-        self._spool = spool
-        self._first = self._last = -1
-        self._rare: _Rare | None = None
+        self._last = -1
+        self._rare: Rare | None = None
+
+    @property
+    def role(self) -> Role:
+        return self.form.role
+
+    @property
+    def kind(self) -> str:
+        """What kind of run it is, empty for what is none."""
+        return self.form.kind
+
+    @kind.setter
+    def kind(self, kind: str) -> None:
+        self.form = self.form.of_kind(kind)
+
+    @property
+    def height(self) -> int:
+        """Levels below it."""
+        return self.form.height
+
+    @height.setter
+    def height(self, height: int) -> None:
+        self.form = self.form.as_high(height)
+
+    @property
+    def counted(self) -> str:
+        """The status this node has been counted under in its ancestors."""
+        return self.form.counted
+
+    @counted.setter
+    def counted(self, status: str) -> None:
+        self.form = self.form.counted_as(status)
 
     # -- where it stands ---------------------------------------------------------------------------------------
 
     @property
+    def key(self) -> str:
+        """Names it within its trace: the id of its run, or that of the run above it and its place in there."""
+        if self.form.is_keyed:
+            return str(self.tail)
+        owner, path = self._stands()
+        return f"{owner.key}\0{self.form.role[0]}{path}"
+
+    def _stands(self) -> tuple[SpanNode, str]:
+        """The run its scope begins in, and its scope there."""
+        tails = [text_of(self.tail)]
+        above = self.parent
+        assert above is not None  # only the root has no parent, and that has a key
+        while above.form.role != "span" and not above.form.is_keyed and above.parent is not None:
+            tails.append(text_of(above.tail))
+            above = above.parent
+        return above, "".join(reversed(tails))
+
+    def is_at(self, role: Role, tail: Tail) -> bool:
+        """It is what stands below its parent with this role and this tail of its scope."""
+        return self.tail == tail and self.form.role == role and not self.form.is_keyed
+
+    @property
     def children(self) -> Sequence[SpanNode]:
         held = self._children
-        if type(held) is list:
+        if type(held) is Children:
             return held
         return (held,) if held is not None else ()  # type: ignore[return-value]  # a node then
+
+    def child_at(self, role: Role, tail: Tail) -> SpanNode | None:
+        """The child that stands at a place of the scope."""
+        held = self._children
+        if type(held) is Children:
+            return held.at(role, tail)
+        return held if held is not None and held.is_at(role, tail) else None  # type: ignore[union-attr,return-value]
 
     def add_child(self, node: SpanNode) -> None:
         held = self._children
         if held is None:
             self._children = node
-        elif type(held) is list:
-            held.append(node)
+        elif type(held) is Children:
+            held.add(node)
         else:
-            self._children = [held, node]  # type: ignore[list-item]  # a node then
+            self._children = Children(held, node)  # type: ignore[arg-type]  # a node then
 
     def remove_child(self, node: SpanNode) -> None:
         if self._children is node:
             self._children = None
-        elif type(self._children) is list:
-            self._children.remove(node)
+        elif type(self._children) is Children:
+            self._children.drop(node)
 
     @property
     def scope(self) -> str | None:
@@ -116,7 +159,9 @@ class SpanNode:
         self._more().scope = scope  # an agent or a model call in a step: its key is its run's id
 
     def _place(self) -> str | None:
-        _, parted, place = self.key.rpartition("\0")
+        if not self.form.is_keyed:
+            return self._stands()[1]
+        _, parted, place = str(self.tail).rpartition("\0")
         return place[1:] if parted else None
 
     def _segment(self) -> Segment | None:
@@ -143,9 +188,9 @@ class SpanNode:
     def title(self, words: str) -> None:
         self._more().title = words
 
-    def _more(self) -> _Rare:
+    def _more(self) -> Rare:
         if self._rare is None:
-            self._rare = _Rare()
+            self._rare = Rare()
         return self._rare
 
     # -- attempts and waits ------------------------------------------------------------------------------------
@@ -183,16 +228,17 @@ class SpanNode:
 
     def below(self, status: str) -> int:
         """How many nodes of the subtree have a status."""
-        return self.counts >> _SHIFTS[status] & _MASK
+        return self.counts >> SHIFTS[status] & MASK
 
     # -- lines -------------------------------------------------------------------------------------------------
 
     @property
     def lines(self) -> Sequence[bytes]:
         """The newest events of this node, read when looked at."""
-        if self._spool is None or self._last < 0:
+        spool = self.form.spool
+        if spool is None or self._last < 0:
             return NO_LINES
-        return Lines(self._spool, self._spool.chain(self._last, MAX_LINES_PER_SPAN))
+        return Lines(spool, spool.chain(self._last, MAX_LINES_PER_SPAN))
 
     @property
     def last_number(self) -> int:
@@ -201,12 +247,21 @@ class SpanNode:
 
     @property
     def first_line(self) -> bytes | None:
-        return self._spool.get(self._first) if self._spool is not None and self._first >= 0 else None
+        spool, first = self.form.spool, self.first_number
+        return spool.get(first) if spool is not None and first >= 0 else None
+
+    @property
+    def first_number(self) -> int:
+        """The number of its first own line in the spool, -1 without any."""
+        first = self._rare.first if self._rare is not None else None
+        if first is not None or self._last < 0 or self.form.spool is None:
+            return -1 if first is None else first
+        return self.form.spool.first(self._last)
 
     @property
     def has_begun(self) -> bool:
         """It has a line of its own: it is no placeholder for what only its children told of, and no group."""
-        return self._first >= 0
+        return self._last >= 0 and (self._rare is None or self._rare.first != -1)
 
     @property
     def lines_dropped(self) -> int:
@@ -216,10 +271,15 @@ class SpanNode:
 
     def keep(self, number: int, *, asked: bool = False) -> None:
         """Remember an event of this node by its number in the spool; ``asked`` for one that another node told."""
+        rare = self._rare
+        if asked and self._last < 0:
+            self._more().first = -1
+        elif rare is not None and rare.first == -1 and not asked:
+            rare.first = number
+        elif self.line_count == LONG and (rare is None or rare.first is None):
+            self._more().first = self.first_number
         self._last = number
         self.line_count += 1
-        if self._first < 0 and not asked:
-            self._first = self._last
 
     def drop_line(self) -> None:
         """Count an event that is not kept."""

@@ -8,9 +8,10 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import BinaryIO, overload
 
-__all__ = ["NO_LINES", "LineSpool", "Lines"]
+__all__ = ["NO_LINES", "LineQueue", "LineSpool", "Lines"]
 
 BUFFER_BYTES = 1024 * 1024
 """What is held in memory before anything goes to the file: a run of everyday size never has one."""
@@ -80,6 +81,12 @@ class LineSpool:
             number = last
         return found
 
+    def first(self, last: int) -> int:
+        """The number a chain begins with."""
+        while (before := self._before[last]) >= 0:
+            last = before
+        return last
+
     def chain(self, last: int, limit: int) -> array[int]:
         """Numbers of the chain that ends with ``last``, oldest first, the newest ``limit`` of them."""
         found = array("i")
@@ -88,6 +95,56 @@ class LineSpool:
             last = self._before[last]
         found.reverse()
         return found
+
+
+class LineQueue:
+    """Lines and who wrote them, put in by one thread and taken out by another: what waits is in a file, not in memory.
+
+    Args:
+        max_bytes: What may be put in between two times that it is empty; further lines are counted and not kept.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self.dropped = 0
+        """Lines that were not kept."""
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._empty()
+
+    def _empty(self) -> None:
+        self._spool = LineSpool()
+        self._writers: list[tuple[int, str]] = []
+        """From which line on who wrote them."""
+        self._taken = self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._spool) - self._taken
+
+    def put(self, writer: str, line: bytes) -> None:
+        with self._lock:
+            if self._max_bytes is not None and self._bytes >= self._max_bytes:
+                self.dropped += 1
+                return
+            if not self._writers or self._writers[-1][1] != writer:
+                self._writers.append((len(self._spool), writer))
+            self._spool.append(line)
+            self._bytes += len(line)
+
+    def take(self, limit: int) -> list[tuple[str, bytes]]:
+        """Remove and return up to ``limit`` lines, oldest first."""
+        with self._lock:
+            begin = self._taken
+            end = min(begin + limit, len(self._spool))
+            if begin == end:
+                return []
+            at = bisect_right(self._writers, begin, key=itemgetter(0)) - 1
+            if at + 1 < len(self._writers):
+                end = min(end, self._writers[at + 1][0])
+            taken = [(self._writers[at][1], self._spool.get(number)) for number in range(begin, end)]
+            self._taken = end
+            if end == len(self._spool):
+                self._empty()
+        return taken
 
 
 class Lines(Sequence[bytes]):

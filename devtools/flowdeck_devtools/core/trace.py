@@ -7,14 +7,14 @@ Attempts of one step (same parent, same scope) share one node.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flowdeck_devtools.core.attempt import Attempt, Outcome, Wait
 from flowdeck_devtools.core.model import WAIT_EVENTS, projected_as, wait_ids
-from flowdeck_devtools.core.scope import parse_scope
-from flowdeck_devtools.core.span import GOING_ON, Role, SpanNode, one_of
+from flowdeck_devtools.core.nodes import Nodes
+from flowdeck_devtools.core.span import GOING_ON, SpanNode, one_of
+from flowdeck_devtools.core.spanform import Form, Role, exact, steps, tail_of
 from flowdeck_devtools.core.spool import LineSpool
 from flowdeck_devtools.core.status import ENDED, transition
 from flowdeck_devtools.core.wire import Event, Head, Lineage, decode
@@ -38,17 +38,21 @@ class Trace:
         self._spool = LineSpool()
         self._owners: list[SpanNode] = []
         """Whose each line of the spool is."""
-        self.root = SpanNode(root_run_id, self._spool, kind="run")
+        self._form = Form(self._spool, kind="run")
+        roles: tuple[Role, ...] = ("span", "group", "item")
+        self._forms = {role: self._form.like(role, is_keyed=False) for role in roles}
+        """Of new rows with a place in the scope."""
+        self.root = SpanNode(self._form, root_run_id)
         self.version = 0
         """Rises with every change."""
         self.structure = 0
         """Rises when a node was added or moved."""
         self.events = 0
         self.line_bytes = 0
-        self.nodes: dict[str, SpanNode] = {root_run_id: self.root}
         self.first_error: SpanNode | None = None
         self._seen: dict[str, int] = {}
         self._of_run: dict[str, SpanNode] = {root_run_id: self.root}
+        self.nodes = Nodes(self.root, self._of_run)
         self._waits: dict[str, tuple[SpanNode, Wait]] = {}
         self._projected: set[str] = set()
         self.lost_us: int | None = None
@@ -101,7 +105,7 @@ class Trace:
         node = self._node(run, head)
         begins = not node.has_begun
         if begins:
-            node.kind = sys.intern(run.run_kind) if run.run_kind else node.kind
+            node.kind = run.run_kind or node.kind
         self.line_bytes += len(line)
         if begins or self.line_bytes <= MAX_LINE_BYTES:
             # A received log record knows the id of its span and nothing else of it: the span begins with its own lines.
@@ -161,7 +165,7 @@ class Trace:
         if scope and run.run_kind == "chunk_execution":
             node = self._scoped(parent, scope)
         else:
-            node = self._add(SpanNode(run_id, self._spool, kind=run.run_kind or ""), parent)
+            node = self._add(SpanNode(self._form.like("span", run.run_kind or "", is_keyed=True), run_id), parent)
             if scope:
                 node.scope = scope
         self._of_run[run_id] = node
@@ -173,16 +177,15 @@ class Trace:
             return self.root
         known = self._of_run.get(parent_id)
         if known is None:
-            known = self._add(SpanNode(parent_id, self._spool), self.root)
+            known = self._add(SpanNode(self._form.like("span", is_keyed=True), parent_id), self.root)
             self._of_run[parent_id] = known
         return known
 
     def _add(self, node: SpanNode, parent: SpanNode) -> SpanNode:
-        while parent.depth >= MAX_DEPTH and parent.parent is not None:
-            parent = parent.parent  # too deep to draw: it stands beside its parent
+        parent = _not_too_deep(parent)
         node.parent = parent
         parent.add_child(node)
-        self.nodes[node.key] = node
+        self.nodes.count += 1
         self._raise(node)
         self.structure += 1
         return node
@@ -218,23 +221,20 @@ class Trace:
 
     def _scoped(self, parent: SpanNode, scope: str) -> SpanNode:
         """The node of a step, with the groups and items its scope runs through."""
-        node = parent
-        segments = parse_scope(scope)
-        for place, segment in enumerate(segments):
-            last = place == len(segments) - 1
-            if segment.member is not None:
-                node = self._child(node, parent, segment.group_path, "group")
-            if last:
-                return self._child(node, parent, segment.path, "span")
-            node = self._child(node, parent, segment.path, "group" if segment.member is None else "item")
+        node, above, forms = parent, "", self._forms
+        for role, path in steps(scope):
+            tail = tail_of(above, path)
+            found = node.child_at(role, tail) or self.nodes.moved_up(parent, role, path)
+            if found is None:
+                below = _not_too_deep(node)
+                if below is node:
+                    found = self._add(SpanNode(forms[role], tail), node)
+                else:
+                    key = f"{parent.key}\0{role[0]}{path}"
+                    found = self._add(SpanNode(self._form.like(role, is_keyed=True), key), below)
+                    self.nodes.elsewhere[key] = found
+            node, above = found, path
         return node
-
-    def _child(self, node: SpanNode, owner: SpanNode, path: str, role: Role) -> SpanNode:
-        key = f"{owner.key}\0{role[0]}{path}"
-        known = self.nodes.get(key)
-        if known is not None:
-            return known
-        return self._add(SpanNode(key, self._spool, role), node)
 
     # -- status and times --------------------------------------------------------------------------------------
 
@@ -251,10 +251,10 @@ class Trace:
         attempt = self._attempt(node, run_id, head)
         meta = head.meta
         attempt.move(head.event_type, meta.epoch if meta else 0, meta.seq if meta else 0)
-        now = head.time_us
+        now = exact(head.time_us)
         lasted = meta.duration_us if meta else None
         if attempt.started_us is None or now < attempt.started_us:
-            attempt.started_us = now - lasted if lasted else now
+            attempt.started_us = exact(now - lasted) if lasted else now
         if attempt.reached in ENDED and target in ENDED:
             attempt.ended_us = now
             if target == "failed":
@@ -292,15 +292,17 @@ class Trace:
         node.ended_us = max((end for end in ends if end is not None), default=None) if is_over else None
         if node.ended_us is not None and node.waits:
             node.ended_us = max(node.ended_us, *(wait.end_us or 0 for wait in node.waits))
-        was, changed = node.counted, status != node.counted
-        node.counted = status
+        was = node.counted
+        changed = status != was
+        if changed:
+            node.counted = status
         step = one_of(status) - (one_of(was) if was else 0)
         ended_us = node.ended_us or 0
         ancestor = node.parent
         while ancestor is not None:
             if changed:
                 ancestor.counts += step
-            if ancestor.role != "span":
+            if ancestor.form.role != "span":
                 self._settle_group(ancestor, ended_us)
             ancestor = ancestor.parent
 
@@ -323,7 +325,7 @@ class Trace:
                 at.started_us = time_us
             elif at is not node:
                 break
-            at = at.parent if at.role != "span" or at is node else None
+            at = at.parent if at is node or at.form.role != "span" else None
 
     # -- waits -------------------------------------------------------------------------------------------------
 
@@ -343,13 +345,20 @@ class Trace:
         scope = head.meta.scope if head.meta else None
         if node is not self.root or not scope:
             return node
-        return self.nodes.get(f"{node.key}\0s{scope}", node)
+        return self.nodes.placed(node, "span", scope) or node
 
     def _end_wait(self, head: Head, interrupt_id: str) -> None:
         found = self._waits.get(interrupt_id)
         if found is not None and found[1].end_us is None:
             found[1].end_us = head.time_us
             self._settle(found[0])
+
+
+def _not_too_deep(parent: SpanNode) -> SpanNode:
+    """Below whom a row stands that is too deep to be drawn below this one: beside it."""
+    while parent.depth >= MAX_DEPTH and parent.parent is not None:
+        parent = parent.parent
+    return parent
 
 
 def _record_error(payload: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from flowdeck.errors import FlowdeckError
+
 __all__ = ["ALIASES", "COSTS", "FIELDS", "NUMERIC", "TOKENS", "FilterError", "field_of", "level", "moment", "number"]
 
 FIELDS: dict[str, str] = {
@@ -60,7 +62,7 @@ NUMERIC = frozenset({"attempt", "dur", "waiting", "seq", "events", "errors", "to
 _SPANS = frozenset({"dur", "waiting"})
 
 
-class FilterError(ValueError):
+class FilterError(FlowdeckError, ValueError):
     """The text is not a filter. ``column`` counts characters from 0."""
 
     def __init__(self, message: str, column: int) -> None:

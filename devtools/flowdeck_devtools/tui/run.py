@@ -107,6 +107,6 @@ def known_themes() -> list[str]:
 
 def _session(store: Path, actor: str | None, source: Source | None, also: Sequence[Path]) -> Session:
     if source is None:
-        return Session(store, actor=actor, also=also)
+        return Session(store, actor=actor, also=also, apart=True)
     live = LiveStore(store, clock=source.clock, eager_bytes=FILE_BYTES, words=lambda: source.problem or source.words)
-    return Session(store, clock=source.clock, live=live, actor=actor)
+    return Session(store, clock=source.clock, live=live, actor=actor, apart=True)

@@ -7,6 +7,7 @@ not change it. ``evals report SESSION`` renders the same from the store.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ import msgspec
 from flowdeck_evals.gate import Verdict
 from flowdeck_evals.outcomes import CaseOutcome
 
-__all__ = ["FORMATS", "Summary", "render", "write_report"]
+__all__ = ["FORMATS", "Summary", "counts", "last_line", "plain", "render", "write_report"]
 
 
 class Summary(msgspec.Struct):
@@ -45,9 +46,23 @@ def plain(text: str) -> str:
 def last_line(summary: Summary) -> str:
     """Return the machine-readable last line of ``evals run``."""
     verdict = summary.verdict
-    counts = " ".join(f"{state}={count}" for state, count in sorted(verdict.totals.items()))
+    totals = Counter(f"control_{one.state}" if one.control else one.state for one in summary.outcomes)
+    told = " ".join(f"{state}={count}" for state, count in sorted(totals.items()))
     part = "" if verdict.part is None else f"part={verdict.part[0]}/{verdict.part[1]} "
-    return f"verdict={verdict.word} code={verdict.code} session={summary.session_id} {part}{counts}".rstrip()
+    return f"verdict={verdict.word} code={verdict.code} session={summary.session_id} {part}{told}".rstrip()
+
+
+def counts(summary: Summary) -> str:
+    """Return how many cases came to what, for people: a control that failed is told as the good news it is."""
+    cases = Counter(one.state for one in summary.outcomes if not one.control)
+    controls = Counter(one.state for one in summary.outcomes if one.control)
+    told = [f"{count} {state}" for state, count in sorted(cases.items())]
+    for state, count in sorted(controls.items()):
+        named = f"{count} control{'' if count == 1 else 's'}"
+        ending = {"failed": " failed as it must", "passed": " passed and must fail"}.get(state, f" {state}")
+        told.append(named + (ending if count == 1 else ending.replace(" it ", " they ")))
+
+    return ", ".join(told) or "none"
 
 
 def render(format: str, summary: Summary) -> str:

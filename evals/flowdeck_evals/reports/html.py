@@ -6,7 +6,7 @@ from html import escape
 
 from flowdeck_evals.outcomes import CaseOutcome
 from flowdeck_evals.reasons import Measure
-from flowdeck_evals.reports import Summary, plain
+from flowdeck_evals.reports import Summary, counts, plain
 
 __all__ = ["render"]
 
@@ -28,19 +28,14 @@ def render(summary: Summary) -> str:
     verdict = summary.verdict
     red = {id(one) for one in summary.red}
     cases = sorted(summary.outcomes, key=lambda one: (id(one) not in red, one.suite, one.case_id))
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(verdict.totals.items()))
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>Evals: {_e(verdict.word)}</title><style>{_STYLE}</style>",
         f'<h1>Evals: <span class="{verdict.word}">{_e(verdict.word)}</span></h1>',
-        f"<p>{len(summary.outcomes)} cases ({_e(counts or 'none')}), {summary.seconds:.2f} s, "
+        f"<p>{len(summary.outcomes)} cases ({_e(counts(summary))}), {summary.seconds:.2f} s, "
         f"session <code>{_e(summary.session_id)}</code></p>",
     ]
-    controls = sum(one.control and one.state == "failed" for one in summary.outcomes)
-    if controls:
-        parts.append(f"<p>{controls} of the failed are controls, which must fail.</p>")
-
     if verdict.reasons:
         parts.append("<table><tr><th>rule<th>it says<th>95 % interval</tr>")
         for one in verdict.reasons:

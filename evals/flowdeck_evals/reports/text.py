@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowdeck_evals.reports import Summary, plain
+from flowdeck_evals.reports import Summary, counts, plain
 
 __all__ = ["render"]
 
@@ -29,15 +29,10 @@ def render(summary: Summary) -> str:
 
     verdict = summary.verdict
     rounds = sum(len(one.rounds) for one in summary.outcomes)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(verdict.totals.items()))
     if lines:
         lines.append("")
 
-    lines.append(f"{len(summary.outcomes)} cases ({counts or 'none'}), {rounds} rounds in {summary.seconds:.2f} s")
-    controls = sum(one.control and one.state == "failed" for one in summary.outcomes)
-    if controls:
-        lines.append(f"{controls} of the failed are controls, which must fail")
-
+    lines.append(f"{len(summary.outcomes)} cases ({counts(summary)}), {rounds} rounds in {summary.seconds:.2f} s")
     retried = sum(r.attempts - 1 for one in summary.outcomes for r in one.rounds)
     if retried:
         lines.append(f"{retried} attempts were repeated after errors of the infrastructure")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from flowdeck.errors import ActionDefinitionError
 
@@ -15,6 +15,10 @@ _UNSET: Final[Any] = object()
 
 class LoopLimits:
     """``max_rounds``, ``concurrency`` and ``timeout`` of one loop."""
+
+    if TYPE_CHECKING:  # supplied by the loop
+
+        def _settings(self) -> Mapping[str, Any]: ...
 
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}
@@ -43,9 +47,6 @@ class LoopLimits:
 
         settings = self._settings()
         return settings.get(f"action.loop.{name}", settings.get(f"tool.loop.{name}", default))
-
-    def _settings(self) -> Mapping[str, Any]:
-        raise NotImplementedError
 
 
 def _checked(name: str, value: Any, kind: type, least: float) -> Any:

@@ -34,8 +34,9 @@ __all__ = ["AgentRequest", "PromptSlots", "RequestPlan"]
 class PromptSlots:
     """The slots of a prompt as chainable methods. Source: behaviour §8.4."""
 
-    def _slot(self, name: str, value: Any, mappings: Mapping[str, Any] | None, always: bool) -> Any:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # supplied by the agent and the request
+
+        def _slot(self, name: str, value: Any, mappings: Mapping[str, Any] | None, always: bool) -> Any: ...
 
     def input(self, value: Any, mappings: Mapping[str, Any] | None = None, *, always: bool = False) -> Any:
         """What is asked: a text, or any data. ``always=True`` gives it to the agent, for all its requests."""

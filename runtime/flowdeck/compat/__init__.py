@@ -134,7 +134,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(
-            f"module 'flowdeck.compat' has no attribute {name!r}; docs/compatibility.md lists what is there"
+            f"module 'flowdeck.compat' has no attribute {name!r}; flowdeck docs compatibility lists what is there"
         )
 
     value = getattr(import_module(home), name)

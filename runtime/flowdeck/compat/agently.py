@@ -207,7 +207,7 @@ class AgentlyMain:
 
     def __getattr__(self, name: str) -> Any:
         if name in NOT_BUILT:
-            raise AttributeError(f"Agently.{name} is not there: {NOT_BUILT[name]} (docs/compatibility.md)")
+            raise AttributeError(f"Agently.{name} is not there: {NOT_BUILT[name]} (see: flowdeck docs compatibility)")
 
         raise AttributeError(f"Agently has no attribute {name!r}")
 

@@ -109,7 +109,7 @@ class PluginManager:
         """
         if plugin_type != "ModelRequester":
             raise NotImplementedError(
-                f"plugin type {plugin_type!r}: there is ModelRequester; for the others see docs/compatibility.md"
+                f"plugin type {plugin_type!r}: there is ModelRequester; for the others see: flowdeck docs compatibility"
             )
 
         plugin = RequesterPlugin(plugin_class, self._settings)

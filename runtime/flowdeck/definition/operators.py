@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from flowdeck.definition.bindings import SubFlow
@@ -95,6 +96,7 @@ class Operator:
             self.listens.append(trigger)
 
 
+@lru_cache(maxsize=1024)
 def completion_event(chunk_name: str, chunk_id: str) -> str:
     """Return the event a chunk's completion emits: the compatible ``Chunk[<name>]-<id>``."""
     return f"Chunk[{chunk_name}]-{chunk_id}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flowdeck.definition.blueprint import Blueprint
 from flowdeck.definition.config import describe_blueprint
@@ -23,6 +23,10 @@ class PortableFlow:
     """Config export and import, blueprints and diagrams. Source: the compatible API's flow config."""
 
     _blueprint: Blueprint
+
+    if TYPE_CHECKING:  # supplied by the flow
+
+        def _flow_of(self, blueprint: Blueprint) -> Any: ...
 
     @property
     def blueprint(self) -> Blueprint:
@@ -152,7 +156,3 @@ class PortableFlow:
     def _adopt(self, blueprint: Blueprint) -> None:
         """Make ``blueprint`` the definition."""
         self._blueprint.become(blueprint)
-
-    def _flow_of(self, blueprint: Blueprint) -> Any:
-        """Make a flow of a sub flow's blueprint."""
-        raise NotImplementedError

@@ -15,7 +15,7 @@ import msgspec
 from flowdeck.errors import ExecutionExists, ExecutionFenced
 from flowdeck.execution.store import Commit
 
-__all__ = ["write_commits"]
+__all__ = ["refusal", "write_commits"]
 
 MERGE_BYTES: Final = 1_000
 """An ended execution's rows become one if they hold more: a page takes many small rows, but only one of two
@@ -79,7 +79,7 @@ def write_commits(connection: sqlite3.Connection, commits: Sequence[Commit]) -> 
                 continue
 
         lost.add(name)
-        refused[place] = _refusal(commit)
+        refused[place] = refusal(commit)
 
     for statement, rows in ((_HEAD, heads), (_BEGIN, begun), (_APPEND, inputs), (_DEFINE, definitions.items())):
         if rows:
@@ -91,7 +91,8 @@ def write_commits(connection: sqlite3.Connection, commits: Sequence[Commit]) -> 
     return refused
 
 
-def _refusal(commit: Commit) -> Exception:
+def refusal(commit: Commit) -> Exception:
+    """Return why a commit does not continue what the store holds."""
     if commit.header is not None:
         return ExecutionExists(f"there is an execution {commit.execution_id} already")
 

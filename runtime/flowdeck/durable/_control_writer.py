@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from flowdeck.durable._batch import Batch, Change
 from flowdeck.durable._commits import write_commits
@@ -68,18 +68,17 @@ class ControlWriter:
     _passing_errors: ClassVar[tuple[type[BaseException], ...]] = (sqlite3.Error,)
     """Those that may be gone at the next attempt."""
 
+    if TYPE_CHECKING:  # supplied by the control
+
+        def _problem(self, kind: str, message: str) -> None: ...
+        def _lost(self, error: Exception) -> None: ...
+
     def _transaction(self, connection: Any, changes: Iterable[Change]) -> AbstractContextManager[None]:
         """Begin, and commit or roll back. ``changes`` are to be written in it."""
         return transaction(connection)
 
     def _write_commits(self, connection: Any, commits: Sequence[Commit]) -> dict[int, Exception]:
         return write_commits(connection, commits)
-
-    def _problem(self, kind: str, message: str) -> None:
-        raise NotImplementedError
-
-    def _lost(self, error: Exception) -> None:
-        raise NotImplementedError
 
     def _run(self) -> None:
         batch = Batch()

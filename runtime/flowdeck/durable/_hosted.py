@@ -146,8 +146,15 @@ class HostedStore(ABC):
     def wait_change(self, timeout: float, stop: threading.Event) -> bool:
         """Sleep until somebody else has written, at most ``timeout`` seconds; tell whether somebody has."""
 
+    def next_wake_us(self, flows: Collection[str]) -> int | None:
+        return self._wake_after(0)
+
     @abstractmethod
-    def next_wake_us(self, flows: Collection[str]) -> int | None: ...
+    def _wake_after(self, after_us: int) -> int | None:
+        """Return when, after that moment, the next parked execution of any flow has something to do by itself.
+
+        What was due at that moment is nothing to wake for: :meth:`work` has named it, or it is for somebody else.
+        """
 
     # -- reading and asking --------------------------------------------------------------------------------------
 

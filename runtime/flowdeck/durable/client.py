@@ -38,7 +38,7 @@ from flowdeck.durable._rows import (
 )
 from flowdeck.durable._watcher import ring
 from flowdeck.durable.postgres.address import address_of
-from flowdeck.durable.statedb import connect, connect_readonly, prepare, state_db_path
+from flowdeck.durable.statedb import connect_readonly, open_to_write, prepare, state_db_path
 from flowdeck.durable.store import Point
 from flowdeck.errors import ExecutionNotFound
 from flowdeck.events.ids import new_id
@@ -322,8 +322,7 @@ class ControlClient:
     # -- connections ---------------------------------------------------------------------------------------------
 
     def _open_writer(self) -> sqlite3.Connection:
-        prepare(self.path, self._busy_timeout)
-        return connect(self.path, self._busy_timeout)
+        return open_to_write(self.path, self._busy_timeout)
 
     def _look(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
         try:

@@ -42,12 +42,7 @@ from flowdeck.durable._signal import Signal
 from flowdeck.durable._values import encode, expiry_us, slim
 from flowdeck.durable._watcher import Watcher
 from flowdeck.durable.postgres.address import address_of, is_address
-from flowdeck.durable.statedb import (
-    StoreBusy,
-    connect,
-    prepare,
-    state_db_path,
-)
+from flowdeck.durable.statedb import StoreBusy, open_to_write, prepare, state_db_path
 from flowdeck.errors import ExecutionFenced
 from flowdeck.execution.control import Controlled
 from flowdeck.execution.store import Commit, Done
@@ -360,12 +355,7 @@ class StateControl(ControlWriter):
             _log.exception("on_problem failed for %s: %s", kind, message)
 
     def _open(self) -> sqlite3.Connection:
-        prepare(self.path, BUSY_SECONDS)
-        connection = connect(self.path, BUSY_SECONDS)
-        if self.durability == "full":
-            connection.execute("PRAGMA synchronous = FULL")
-
-        return connection
+        return open_to_write(self.path, BUSY_SECONDS, full=self.durability == "full")
 
 
 _instances: weakref.WeakSet[StateControl] = weakref.WeakSet()

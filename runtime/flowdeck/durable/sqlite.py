@@ -33,7 +33,7 @@ from flowdeck.durable._work import (
 )
 from flowdeck.durable.client import ControlClient
 from flowdeck.durable.control import StateControl
-from flowdeck.durable.statedb import connect, connect_readonly, prepare
+from flowdeck.durable.statedb import connect_readonly, open_to_write
 from flowdeck.durable.store import Claim, Point, Retention, Stored, Work
 from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists
 from flowdeck.events.ids import new_id as draw_id
@@ -201,10 +201,12 @@ class SqliteStore(HostedStore):
 
         return False
 
-    def next_wake_us(self, flows: Collection[str]) -> int | None:
+    def _wake_after(self, after_us: int) -> int | None:
         with self._reader.use() as connection:
             row = connection.execute(
-                "SELECT min(wake_us) FROM durable WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL"
+                "SELECT min(wake_us) FROM durable "
+                "WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL AND wake_us > ?",
+                (after_us,),
             ).fetchone()
             return None if row[0] is None else int(row[0])
 
@@ -290,12 +292,7 @@ class SqliteStore(HostedStore):
                 return total
 
     def _open(self) -> sqlite3.Connection:
-        prepare(self.path, BUSY_SECONDS)
-        connection = connect(self.path, BUSY_SECONDS)
-        if self.durability == "full":
-            connection.execute("PRAGMA synchronous = FULL")
-
-        return connection
+        return open_to_write(self.path, BUSY_SECONDS, full=self.durability == "full")
 
 
 def _now_us() -> int:

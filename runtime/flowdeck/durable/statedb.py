@@ -42,6 +42,7 @@ __all__ = [
     "explain",
     "file_id",
     "is_busy",
+    "open_to_write",
     "prepare",
     "state_db_path",
 ]
@@ -156,6 +157,20 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
+
+    return connection
+
+
+def open_to_write(path: Path, busy_timeout: float, *, full: bool = False) -> sqlite3.Connection:
+    """Open a ``state.db``, made or migrated where that is needed. ``full``: commits survive a power cut.
+
+    Raises:
+        StoreError: it cannot be made or opened.
+    """
+    prepare(path, busy_timeout)
+    connection = connect(path, busy_timeout)
+    if full:
+        connection.execute("PRAGMA synchronous = FULL")
 
     return connection
 

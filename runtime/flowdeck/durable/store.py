@@ -11,7 +11,7 @@ execution (killed, stopped, partitioned) cannot write to it any more, even on on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -138,7 +138,7 @@ class ExecutionStore(CommitStore, Protocol):
         """
 
     def next_wake_us(self, flows: Collection[str]) -> int | None:
-        """Return when the next parked execution of these flows has something to do by itself."""
+        """Return when the next parked execution of these flows has something to do by itself, or an earlier moment."""
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -191,7 +191,3 @@ class ExecutionStore(CommitStore, Protocol):
 
     def close(self, timeout: float) -> None:
         """Commit what is left and let go of the executions of this process."""
-
-
-Alive = Callable[[str], bool]
-"""Whether the owner of that name still lives."""

@@ -96,6 +96,8 @@ class Worker:
         self._tell = tell or (lambda kind, execution_id, text: None)
         self._stop = threading.Event()
         self._first = True
+        self._looked_us = 0
+        """When it last asked for work; 0 while it has no place for any."""
         self._told_away = False
         self._running: dict[str, TriggerFlowExecution] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -167,6 +169,7 @@ class Worker:
 
         room = self._limit - self._active()
         if room <= 0:
+            self._looked_us = 0  # what is due now is due as soon as a place is free
             return 0
 
         work, starts = await asyncio.to_thread(self._look, room)
@@ -187,6 +190,7 @@ class Worker:
 
     def _look(self, room: int) -> tuple[list[Work], list[InboxRow]]:
         hosted = self.host.hosted
+        self._looked_us = time.time_ns() // 1_000
         work = self.store.work(list(self.flows), blocked=self._first, limit=room + len(hosted))
         for each in work:
             held = hosted.get(each.execution_id)
@@ -293,7 +297,7 @@ class Worker:
         return not self.store.undelivered()
 
     def _pause(self) -> float:
-        wake = self.store.next_wake_us(list(self.flows))
+        wake = self.store._wake_after(self._looked_us)
         if wake is None:
             return LIVENESS_SECONDS
 

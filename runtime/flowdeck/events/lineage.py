@@ -102,15 +102,18 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
     ) -> RunContext:
         """Return a new run. With ``parent`` it inherits root, agent, session, response and execution ids and meta."""
         ids: _Ids = (agent_id, agent_name, session_id, response_id, execution_id)
-        merged: Any = {}
+        merged: Any = None
         if parent is not None:
             ids = tuple(  # type: ignore[assignment]
                 own if own is not None else inherited for own, inherited in zip(ids, parent._ids, strict=True)
             )
-            merged.update(parent.meta)
+            merged = parent.meta
 
         ambient = _ambient.get()
         if ambient:
+            if merged is None:
+                merged = {}
+
             known = _ambient_of(parent)
             fresh = {key: value for key, value in ambient.items() if known.get(key, _NOTHING) != value}
             session = fresh.pop("session_id", None)  # an id of the run, no meta
@@ -118,23 +121,17 @@ class RunContext(msgspec.Struct, gc=False, eq=False):
             if session is not None and session_id is None:
                 ids = (*ids[:2], session, *ids[3:])
 
-        if meta:
-            if merged or type(meta) is not MappingProxyType:
-                merged.update(meta)
-            else:
-                merged = meta  # what nobody can change is shared by all runs that are given it
+        if not merged and type(meta) is MappingProxyType:
+            merged = meta  # what nobody can change is shared by all runs that are given it
+        elif meta:
+            merged = {**(merged or {}), **meta}
 
-        return cls(
-            run_kind=run_kind,
-            _serial=0 if run_id is not None else next_serial(),
-            _parent=parent,
-            _ids=ids,
-            _meta=merged,
-            _run_id=run_id,
-            _root_run_id=root_run_id,
-            _parent_run_id=parent_run_id,
-            _ambient=ambient,
-        )
+        serial = 0 if run_id is not None else next_serial()
+        made = cls(run_kind, serial, parent, None, ids, merged, run_id, root_run_id, parent_run_id)
+        if ambient:
+            made._ambient = ambient
+
+        return made
 
     def create_child(
         self,

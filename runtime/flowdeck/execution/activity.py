@@ -1,22 +1,21 @@
-"""Who is active: tasks, the lanes and places they hold, the await-groups they belong to, and how they are stopped.
+"""Who is active: tasks, the lanes and places they hold, and the await-groups they belong to.
 
 The lowest part of the core's state. :class:`~flowdeck.execution.routing.Router` says where values go; this says what
 becomes of a task from its creation to its end, and appends to ``out`` what the driver must do: a :class:`Task` is to be
-run, ``(RESOLVED, group)`` tells an awaiter, ``(CANCEL, record)`` stops a handler.
+run, ``(RESOLVED, group)`` tells an awaiter, ``(CANCEL, record)`` stops a handler (see :mod:`.cancelling`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Collection
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.definition.plan import CHUNK, SUB_FLOW, Plan, PlanOp
 from flowdeck.execution.interventions_ledger import Ledger
 from flowdeck.execution.places import Places
-from flowdeck.execution.state import CANCELLING, PARKED, QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
+from flowdeck.execution.state import QUEUED, RUNNING, Block, Gate, Group, Interrupt, Join, Task
 
 __all__ = ["CANCEL", "NONE", "RESOLVED", "Activity"]
 
@@ -65,6 +64,12 @@ class Activity(Places):
     )
 
     version: int
+
+    if TYPE_CHECKING:  # what the layers above do: the router, what waits, and the core
+
+        def _check_complete(self, join: Join, group: int, sig: int, depth: int) -> None: ...
+        def _resume_waiting(self, interrupt_id: str, group_id: int) -> None: ...
+        def _root_resolved(self, group: Group) -> None: ...
 
     def __init__(self, plan: Plan, concurrency: int = 0) -> None:
         self.plan = plan
@@ -210,7 +215,7 @@ class Activity(Places):
             else:
                 self.running -= 1
 
-        away = self._forget_guest(task)
+        away = self.guests and self._forget_guest(task)
         if task.lane:
             block = self.blocks[task.lane]
             if block.limited and not away:
@@ -307,7 +312,9 @@ class Activity(Places):
     def _resolve(self, group: Group) -> None:
         parent = self.tasks.get(group.parent) if group.parent else None
         if parent is None:
-            self._root_resolved(group)
+            if group.error is not None:
+                self._root_resolved(group)
+
             if self.guests and group.id in self.guests and not self._take_back(group):
                 return  # whoever waits for it goes on when it has its places again
 
@@ -333,10 +340,20 @@ class Activity(Places):
         del self.groups[group.id]
         self.out.append((RESOLVED, group.id))
 
-    def _root_resolved(self, group: Group) -> None:
-        """Hook for the core: a group nobody inside waits for has ended."""
-
     # -- await-groups --------------------------------------------------------------------------------------------
+
+    def open_group(self, parent: int = 0, tag: str = "") -> int:
+        """Begin an await-group. It holds itself open until :meth:`seal_group`."""
+        self.group_count += 1
+        if self.groups is NONE:
+            self.groups = {}
+
+        self.groups[self.group_count] = Group(self.group_count, parent, tag, 1)
+        return self.group_count
+
+    def seal_group(self, group_id: int) -> None:
+        """All first members of the group exist: from now on it resolves when none is left."""
+        self._unhold(group_id)
 
     def _await(self, task: Task, group: Group) -> None:
         """The handler waits for ``group`` now, and lends its place to others meanwhile."""
@@ -353,79 +370,6 @@ class Activity(Places):
         group.pending -= 1
         if not group.pending:
             self._resolve(group)
-
-    def _resume_waiting(self, interrupt_id: str, group_id: int) -> None:
-        """Hook for the core: a resumption that waited for a place has one now."""
-
-    # -- cancelling ----------------------------------------------------------------------------------------------
-
-    def poison(self, task: Task) -> None:
-        """The task failed or was stopped: the joins it belongs to must not complete as if it had never been.
-
-        Blocks around a handler that awaits it are spared: that handler gets the error, and may catch it.
-        """
-        group = self.groups.get(task.group)
-        awaiter = self.tasks.get(group.parent) if group is not None else None
-        spared = awaiter.lane if awaiter is not None else 0
-        for block_id in (task.frame, task.lane):
-            while block_id and block_id != spared:
-                block = self.blocks[block_id]
-                block.arrived = True
-                block_id = block.frame or block.lane
-
-    def cancel_group(self, group_id: int, spare: int = 0) -> None:
-        """Stop every active task of a group's subtree, except ``spare``. Parked ones stay parked."""
-        awaiter = self.tasks.get(self.groups[group_id].parent)
-        if awaiter is None or awaiter.status != CANCELLING:  # else the whole subtree has been told with it
-            self._cancel([group_id], (spare,))
-
-    def cancel_all(self, spare: Collection[int] = ()) -> None:
-        """Stop every active task, except those whose records are in ``spare``."""
-        self._cancel(list(self.groups), spare)
-
-    def _cancel(self, roots: list[int], spare: Collection[int]) -> None:
-        """Stop the subtrees of ``roots``. Without recursion: awaited emits nest a thousand deep."""
-        members: dict[int, list[Task]] = {}
-        for task in self.tasks.values():
-            if task.rec not in spare and task.status not in (PARKED, CANCELLING):
-                members.setdefault(task.group, []).append(task)
-
-        children: dict[int, list[int]] = {}
-        for group in self.groups.values():
-            children.setdefault(group.parent, []).append(group.id)
-
-        reached: dict[int, None] = {}
-        stack = roots[::-1]
-        while stack:
-            group_id = stack.pop()
-            if group_id not in reached:
-                reached[group_id] = None
-                for task in members.get(group_id, ()):
-                    stack.extend(children.get(task.rec, ()))
-
-        spared = {self.tasks[rec].group for rec in spare if rec in self.tasks}
-        for group_id in reached.keys() - spared:
-            self.groups[group_id].failed = True  # all of it has been told, and no error in it counts any more
-
-        for join in list(self.joins.values()):
-            if join.items is not None and join.group in reached:
-                unstarted = len(join.items) - join.next
-                join.total -= unstarted
-                join.left -= unstarted
-                join.items = None
-                self._unhold(join.group)
-
-        doomed = [task for group_id in reached for task in members.get(group_id, ())]
-        for task in doomed:  # before any of them ends: then nobody knows any more who awaited whom
-            self.poison(task)
-
-        for task in doomed:
-            if task.status == QUEUED:
-                self._forget_awaited(task)
-                self._finish(task)
-            else:
-                task.status = CANCELLING
-                self.out.append((CANCEL, task.rec))
 
     # -- places in words -----------------------------------------------------------------------------------------
 
@@ -451,11 +395,3 @@ class Activity(Places):
             self._prefixes[lane] = known
 
         return known
-
-    # -- supplied by the router ----------------------------------------------------------------------------------
-
-    def _refill(self, join: Join) -> None:
-        raise NotImplementedError
-
-    def _check_complete(self, join: Join, group: int, sig: int, depth: int) -> None:
-        raise NotImplementedError

@@ -60,6 +60,12 @@ T = TypeVar("T")
 class ExecutionBase:
     """State and helpers under the public execution. See :class:`TriggerFlowExecution`."""
 
+    if TYPE_CHECKING:  # supplied by the other parts
+
+        def _take_over(self) -> None: ...
+        def _arm_all(self) -> None: ...
+        def _check_item(self, item: Any, origin: dict[str, Any] | None, run: RunContext) -> None: ...
+
     # What is rarely set is no slot: thousands may be parked at a time.
     _contract: Contract | None = None
     _log: InputLog | None = None
@@ -114,18 +120,17 @@ class ExecutionBase:
         services: Services,
         run: RunContext,
         execution_id: str,
-        *,
-        concurrency: int = 0,
-        resources: dict[str, Any] | None = None,
-        auto_close: bool = True,
-        auto_close_timeout: float | None = 10.0,
-        handle_exposed: bool = True,
+        concurrency: int,
+        resources: dict[str, Any] | None,
+        auto_close: bool,
+        auto_close_timeout: float | None,
+        handle_exposed: bool,
         flow_data: FlowData,
-        depth: int = 0,
+        depth: int,
     ) -> None:
         self._plan = plan
         self._services = services
-        self._events = services.events
+        self._events = services._events or services.events
         self._core = Core(plan, execution_id, concurrency) if services.store is None else _recorded(plan, execution_id)
         self._driver = Driver(self, self._core, services, self._events, run)  # type: ignore[arg-type]
         self._resources: dict[str, Any] = resources or NONE
@@ -359,23 +364,17 @@ class ExecutionBase:
 
     def _bind(self) -> None:
         """Attach to the running loop; after a load, let what was running go on."""
-        bound = self._driver.loop is not None
-        self._driver.bind()
+        driver = self._driver
+        bound = driver.loop is not None
+        if not bound:
+            driver.bind()
+
         if self._restored:
             self._restored = False
             self._thread = threading.get_ident()
             self._take_over()
         elif not bound and self._core.interrupts:
             self._arm_all()
-
-    def _take_over(self) -> None:
-        raise NotImplementedError
-
-    def _arm_all(self) -> None:
-        raise NotImplementedError
-
-    def _check_item(self, item: Any, origin: dict[str, Any] | None, run: RunContext) -> None:
-        raise NotImplementedError
 
     # -- control plane -------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Branches:
 
     __slots__ = (
         "_abandoned",
+        "_at_once",
         "_by_record",
         "_context",
         "_errors",
@@ -57,6 +58,10 @@ class Branches:
         "services",
     )
 
+    if TYPE_CHECKING:  # supplied by the driver
+
+        def _branch(self, task: Task | None) -> Coroutine[Any, Any, None]: ...
+
     def __init__(
         self, execution: TriggerFlowExecution, core: Core, services: Services, events: FlowEvents, run: RunContext
     ) -> None:
@@ -73,6 +78,8 @@ class Branches:
         self.gate: Gate | None = None
         """The way to a durable execution's input log: no handler starts before what led to it is committed."""
         self._context: Context | None = None
+        self._at_once = 0
+        """The group whose first branch runs within the call that waits for it: it may need no future."""
         self._live = 0
         self._abandoned: list[asyncio.Task[None]] | None = None  # thousands may be parked: what is rare is not there
         self._by_record: dict[int, asyncio.Task[None]] = NONE
@@ -116,17 +123,50 @@ class Branches:
 
         Raises whatever failed inside the group. Cancelling the caller cancels the group's handlers.
         """
-        waiter = self.waiter(group)
-        if self.core.concurrency or self.core.plan.limited:
+        waiter = self.begin(group)
+        if waiter is not None:
+            await self.wait(group, waiter)
+
+    def begin(self, group: int) -> asyncio.Future[None] | None:
+        """Carry out what the core commanded. Returns what :meth:`wait` waits for, if ``group`` has not resolved yet.
+
+        An execution at rest runs the one branch that begins within this call; most need no future then.
+
+        Raises whatever failed inside the group, if it has resolved.
+        """
+        core = self.core
+        if core.concurrency or core.plan.limited:
             self._lend(group)
 
-        out = self.core.out
-        if len(out) == 1 and not self._live and isinstance(out[0], Task) and not self.closed:
-            self.core.out = []
-            self._spawn_now(out[0])
-        else:
+        out = core.out
+        if len(out) != 1 or self._live or self.closed or not isinstance(out[0], Task):
+            waiter = self.waiter(group)
             self.drain()
+            return waiter
 
+        core.out = []
+        if self.gate is not None:  # whoever takes the run away ends what is waited for
+            waiter = self.waiter(group)
+            self._spawn_now(out[0])
+            return waiter
+
+        self._at_once = group
+        try:
+            self._spawn_now(out[0])
+        finally:
+            unresolved, self._at_once = self._at_once, 0
+
+        if unresolved:
+            return self.waiter(group)
+
+        error = self._errors.pop(group, None) if self._errors else None
+        if error is not None:
+            raise error
+
+        return None
+
+    async def wait(self, group: int, waiter: asyncio.Future[None]) -> None:
+        """Wait for what :meth:`begin` returned."""
         try:
             await waiter
         except asyncio.CancelledError:
@@ -294,6 +334,11 @@ class Branches:
     def _resolved(self, group: int) -> None:
         waiter = self._waiters.pop(group, None) if self._waiters else None
         error = self._errors.pop(group, None) if self._errors else None
+        if group == self._at_once:
+            self._at_once = 0
+            if error is not None:
+                self.keep_error(group, error)  # for who waits
+
         if error is not None and self.core.error is not None and self.failure is None:
             self.failure = error
             self.execution._on_failed(error)
@@ -303,6 +348,3 @@ class Branches:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
-
-    def _branch(self, task: Task | None) -> Coroutine[Any, Any, None]:
-        raise NotImplementedError

@@ -5,6 +5,9 @@ and the outcome of conditions come in as inputs. The driver (:mod:`flowdeck.exec
 out what it appends to ``out``. The same inputs in the same order give byte-identical state, so a recorded input log
 is a replayable truth, and the core can be simulated with thousands of seeds.
 
+It is built in layers, each a file and a class on top of the one before: :mod:`~flowdeck.execution.state` (the structs),
+``places``, ``activity``, ``cancelling``, ``routing``, ``asking``, ``waiting``, and here the inputs.
+
 Order of calls for one chunk: ``fire`` makes a task -> the driver runs its handler -> the handler's effects come in
 one by one (:meth:`emit`, :meth:`set_state`, :meth:`pause`, :meth:`mark`) -> :meth:`done` or :meth:`failed` ends the
 task and starts what follows. Source: the design's §3.
@@ -67,19 +70,6 @@ class Core(Waiting):
 
     # -- inputs: signals -----------------------------------------------------------------------------------------
 
-    def open_group(self, parent: int = 0, tag: str = "") -> int:
-        """Begin an await-group. It holds itself open until :meth:`seal_group`."""
-        self.group_count += 1
-        if self.groups is NONE:
-            self.groups = {}
-
-        self.groups[self.group_count] = Group(self.group_count, parent, tag, 1)
-        return self.group_count
-
-    def seal_group(self, group_id: int) -> None:
-        """All first members of the group exist: from now on it resolves when none is left."""
-        self._unhold(group_id)
-
     def signal(self, name: str, value: Any, source: str, kind: str = "event") -> int:
         """A signal from outside any chunk (start, ``execution.emit``). Returns its await-group."""
         self.signals += 1
@@ -89,7 +79,7 @@ class Core(Waiting):
         for index in targets:
             self.fire(index, value, 0, 0, group, sig, source, name, 0, kind)
 
-        self.seal_group(group)
+        self._unhold(group)
         return group
 
     def emit(self, task: Task, tag: str, name: str, value: Any, awaited: bool, kind: str = "event") -> int:
@@ -336,24 +326,9 @@ class Core(Waiting):
         self.seq += 1
         self.error = [error_type, message]
 
-    def stopped(self, task: Task) -> None:
-        """A handler that was told to stop has ended, or is not waited for any more."""
-        if self.tasks.get(task.rec) is not task:
-            return
-
-        self.seq += 1
-        if task.status != CANCELLING:
-            self.poison(task)
-
-        fresh = [group.id for group in self._awaited(task) if not group.failed]
-        if fresh:  # it went on emitting after it had been told
-            self._cancel(fresh, ())
-
-        self._forget_awaited(task)
-        self._finish(task)
-
     def _root_resolved(self, group: Group) -> None:
-        if group.error is not None and self.error is None:
+        """A group nobody inside waits for has ended."""
+        if self.error is None:
             self.error = group.error
 
     def check_rerun(self, task: Task, seen: set[str]) -> None:

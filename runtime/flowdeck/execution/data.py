@@ -306,7 +306,7 @@ class TriggerFlowRuntimeData(StateScope, PortScope, InterventionScope, FinalResu
             raise InterruptError(f"chunk {self._op.name!r} has ended, so nothing of it can pause any more")
 
         tag = sys.intern(self._tag("p", str(type)))  # thousands of executions wait with the same one
-        return self.execution._pause(self._task, tag, self.run, options)
+        return self._driver.execution._pause(self._task, tag, self.run, options)
 
     async def async_pause_for(self, **options: Any) -> PauseSignal:
         """The same as :meth:`pause_for`."""
@@ -378,7 +378,7 @@ class TriggerFlowRuntimeData(StateScope, PortScope, InterventionScope, FinalResu
 
     def _elsewhere(self) -> bool:
         """Whether the caller is in another thread than the execution's loop."""
-        return self.execution._thread != threading.get_ident()
+        return self._driver.execution._thread != threading.get_ident()
 
     def _call_soon(self, fn: Callable[..., None], *args: Any) -> None:
         assert self._driver.loop is not None

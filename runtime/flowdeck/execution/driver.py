@@ -4,7 +4,8 @@ One asyncio task per branch (:mod:`flowdeck.execution.branches`); a linear chain
 The order of one step:
 
 1. the core hands out a :class:`Task`; ``chunk.started``;
-2. the handler runs; its effects reach the core at once, through :class:`RuntimeData`;
+2. the handler runs; its effects reach the core at once, through
+   :class:`~flowdeck.execution.data.TriggerFlowRuntimeData`;
 3. ``chunk.completed`` (or ``failed``); :meth:`Core.done` says what follows: the next step of the chain goes on in
    this loop, further branches get asyncio tasks of their own.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 from flowdeck.definition.plan import CHUNK, FOR_EACH, LAST_RUNNABLE, POINT, ROUTE, SUB_FLOW, PlanOp
 from flowdeck.errors import HandlerDiverged, HandlerFailed, InterruptError
+from flowdeck.events.ids import next_serial
 from flowdeck.events.lineage import RunContext, current_run
 from flowdeck.execution.activity import NONE
 from flowdeck.execution.branches import Branches, caller
@@ -47,6 +49,7 @@ class Driver(Branches, StepEvents):
         started_type = events.chunk_started
         completed_type = events.chunk_completed
         parent = self.run
+        parent_ids = parent._ids
         clock_ns = self.services.clock.monotonic_ns
         if self._by_record is NONE:
             self._by_record = {}
@@ -55,7 +58,7 @@ class Driver(Branches, StepEvents):
         ledger = core.ledger
         gate = self.gate
         outer = caller.get()
-        current = asyncio.current_task()
+        current = asyncio.current_task(self.loop)
         assert current is not None
         record = 0
         try:
@@ -86,7 +89,8 @@ class Driver(Branches, StepEvents):
                     task = await self._special(task, op)
                     continue
 
-                run = _attempt(parent, "chunk_execution", op.run_meta)
+                # RunContext.attempt, without the call: every step makes one.
+                run = RunContext("chunk_execution", next_serial(), parent, op.run_meta, parent_ids)
                 _set_run(run)
                 before = copy_context()
                 data = TriggerFlowRuntimeData(self, task, op, run)
@@ -108,7 +112,7 @@ class Driver(Branches, StepEvents):
                         await data._settle_pending()
 
                     data._over = True
-                    if type(result) is PauseSignal:
+                    if type(result) is PauseSignal and result.interrupt_id != task.interrupt:
                         self._check_signal(task, result)
 
                     if self._rerun and task.num in self._rerun:

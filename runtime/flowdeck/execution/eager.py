@@ -78,13 +78,21 @@ class _Host(Coroutine[Any, Any, None]):
             self.branch.close()
 
 
-class _Local(threading.local):
+class _Starter:
     """A thread's host, and how often it may be used before the loop gets a turn."""
 
-    host: _Host | None = None
-    task: asyncio.Task[None] | None = None
-    left = _TURNS
-    inside = False
+    __slots__ = ("host", "inside", "left", "task")
+
+    def __init__(self) -> None:
+        self.host: _Host | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.left = _TURNS
+        self.inside = False
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.starter = _Starter()  # one object: each look into a thread's variables costs as much as a call
 
 
 _local = _Local()
@@ -112,7 +120,7 @@ def start_now(branch: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
     one of the interpreter), when the loop has a task factory of its own, and once in a while so that a caller who
     starts run after run does not starve everybody else.
     """
-    local = _local
+    local = _local.starter
     local.left -= 1
     if local.inside or local.left < 0 or loop.get_task_factory() is not None:
         local.left = _TURNS

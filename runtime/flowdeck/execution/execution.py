@@ -73,13 +73,13 @@ class TriggerFlowExecution(
             services,
             run,
             execution_id,
-            concurrency=concurrency,
-            resources=resources,
-            auto_close=auto_close,
-            auto_close_timeout=auto_close_timeout,
-            handle_exposed=handle_exposed,
-            flow_data=flow_data or FlowData(),
-            depth=depth,
+            concurrency,
+            resources,
+            auto_close,
+            auto_close_timeout,
+            handle_exposed,
+            flow_data or FlowData(),
+            depth,
         )
         self._core.skip_exceptions = skip_exceptions
         if ledger is not None:
@@ -89,7 +89,7 @@ class TriggerFlowExecution(
         if contract is not None:
             self._contract = contract
 
-        self._closing = None
+        self._closing = False
         self._closed_waiters = ()
         self._idle_timer = None
         self._snapshot = None
@@ -158,7 +158,10 @@ class TriggerFlowExecution(
             self._starting = True
             try:
                 admitted = initial_value if self._contract is None else self._admitted(initial_value)
-                await self._driver.settle(self._core.signal(START, admitted, "start"))
+                group = self._core.signal(START, admitted, "start")
+                waiter = self._driver.begin(group)
+                if waiter is not None:
+                    await self._driver.wait(group, waiter)
             except BaseException:
                 self._starting = False
                 self._on_idle()
@@ -186,7 +189,7 @@ class TriggerFlowExecution(
         return (
             self.auto_close_timeout is not None
             and self.auto_close_timeout <= 0
-            and self._closing is None
+            and not self._closing
             and self.is_idle()
             and not self._core.open
         )
@@ -205,13 +208,20 @@ class TriggerFlowExecution(
             self._arm_deadline()
 
         self._declare()
-        self._register()
-        payload = {
-            "initial_value": initial_value,
-            "definition": self._plan.fingerprint,
-            "entrypoint": self._entrypoint,
-        }
-        self._emit_event(self._events.execution_started, payload)
+        if self._services.control is not None:
+            self._register()
+
+        event = self._events.execution_started
+        if event.sinks:
+            payload = {
+                "initial_value": initial_value,
+                "definition": self._plan.fingerprint,
+                "entrypoint": self._entrypoint,
+            }
+            self._emit_event(event, payload)
+        else:
+            self._core.seq += 1
+
         self._signalled(START, initial_value, "start", "event")
 
     def _declare(self) -> None:

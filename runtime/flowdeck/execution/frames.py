@@ -22,6 +22,10 @@ __all__ = ["FramesMixin"]
 class FramesMixin(InboxMixin):
     """The part of an execution that has children."""
 
+    if TYPE_CHECKING:  # supplied by the other parts
+
+        def _put_item(self, item: Any, origin: dict[str, Any] | None, run: Any) -> None: ...
+
     _past_frames: dict[str, dict[str, Any]] = NONE
     """Records of completed frames that had waited."""
 
@@ -229,11 +233,6 @@ class FramesMixin(InboxMixin):
             frame.roots = dict(each["projected_interrupts"])
             child._link = SubFlowLink(self._self(), frame)
             self._keep_frame(frame)
-
-    # -- supplied by the other parts -----------------------------------------------------------------------------
-
-    def _put_item(self, item: Any, origin: dict[str, Any] | None, run: Any) -> None:
-        raise NotImplementedError
 
 
 def _look(answered: asyncio.Future[None]) -> None:

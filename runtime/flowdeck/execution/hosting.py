@@ -24,7 +24,7 @@ class HostedMixin(LifecycleMixin):
         if self._cancel_reason is not None:
             return ["cancel", self._cancel_reason]
 
-        return ["close", self._close_reason] if self._closing is not None else None
+        return ["close", self._close_reason] if self._closing else None
 
     def _rest(self) -> None:
         """It is parked, and its host keeps the time: hold no asyncio task."""
@@ -52,7 +52,7 @@ class HostedMixin(LifecycleMixin):
             await clock.sleep(left / 1e6)
 
         self._deadline_timer = None
-        if self._lifecycle != "closed" and self._closing is None:
+        if self._lifecycle != "closed" and not self._closing:
             await self.async_cancel(reason=_DEADLINE_REASON)
 
     def _heartbeat(self) -> None:

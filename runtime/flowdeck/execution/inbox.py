@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flowdeck.execution.control import InboxRow
 from flowdeck.execution.interventions import InterventionMixin
@@ -16,6 +16,14 @@ _EARLY_LIMIT: Final = 1_000
 
 class InboxMixin(InterventionMixin):
     """The part of an execution that takes requests from outside. Every row is applied once, on its own loop."""
+
+    if TYPE_CHECKING:  # supplied by the other parts
+        _cancel_reason: str | None
+
+        def _record_lifecycle(self) -> None: ...
+        def _services_task(self, coroutine: Any) -> None: ...
+        def emit_nowait(self, event: str, value: Any = None) -> None: ...
+        async def async_cancel(self, *, reason: str = "cancelled") -> dict[str, Any]: ...
 
     def deliver(self, row: InboxRow) -> None:
         """Take a request out of the inbox. Called from the control plane's thread."""
@@ -158,19 +166,3 @@ class InboxMixin(InterventionMixin):
             payload["payload"] = copy_loosely(asked)  # the flow may change its own
 
         self._emit_event(self._events.inbox_applied, payload)
-
-    # -- supplied by the other parts -----------------------------------------------------------------------------
-
-    _cancel_reason: str | None
-
-    def _record_lifecycle(self) -> None:
-        raise NotImplementedError
-
-    def emit_nowait(self, event: str, value: Any = None) -> None:
-        raise NotImplementedError
-
-    def _services_task(self, coroutine: Any) -> None:
-        raise NotImplementedError
-
-    async def async_cancel(self, *, reason: str = "cancelled") -> dict[str, Any]:
-        raise NotImplementedError

@@ -22,19 +22,16 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from flowdeck.definition.skeleton import dump_plan, plan_digest
 from flowdeck.errors import ExecutionFenced
 from flowdeck.execution.log_format import extras_of, header_of, pack, wake_of
+from flowdeck.execution.log_records import LogRecords
 from flowdeck.execution.mailbox import Mailbox, mailbox
-from flowdeck.execution.snapshot import _dump_run, save_state
+from flowdeck.execution.snapshot import save_state
 from flowdeck.execution.store import Commit, CommitStore
-from flowdeck.execution.values import encode
 
 if TYPE_CHECKING:
-    from flowdeck.definition.plan import Plan
     from flowdeck.execution.execution import TriggerFlowExecution
     from flowdeck.execution.recording import RecordedCore
-    from flowdeck.execution.state import Task
 
 __all__ = ["InputLog"]
 
@@ -44,37 +41,25 @@ SNAPSHOT_INPUTS: Final = 2_000
 """Inputs a recovery replays at most; replaying takes some microseconds each."""
 UNGATED_INPUTS: Final = 10_000
 """Inputs an ungated log keeps in memory before it commits them anyway."""
-ROWS_KEPT: Final = 1_000
-"""Inbox rows whose outcome is remembered, in case one is delivered again."""
 
 
-class InputLog:
+class InputLog(LogRecords):
     """The log of one execution and of the sub flows in it."""
 
     def __init__(self, execution: TriggerFlowExecution, store: CommitStore) -> None:
-        self.execution = execution
+        super().__init__(execution)
         self.store = store
         self.gated = store.gated
         self.token = 1
-        self.seq = 0
-        """Inputs recorded so far."""
         self.error: BaseException | None = None
         """Why nothing is committed any more: another process owns the execution now."""
         self.due: dict[tuple[int, int], int] = {}
         """When backed-off activations may run again, by core and activation."""
-        self.rows: dict[int, tuple[str, str | None]] = {}
-        """Inbox rows that were applied, with their outcomes."""
         self.prepared: tuple[Any, Any] | None = None
         """A handler's result and its encoded form, on the way from the driver's check to the core."""
-        self.children: dict[int, TriggerFlowExecution] = {}
-        """Executions of sub flows under way, by their number in the log."""
-        self.child_count = 0
         self.written = False
         """The store knows the execution."""
         self._base: str | None = None
-        self._defined: set[str] = set()
-        """Digests of plans that were named here; those that are not written yet, with their skeletons:"""
-        self._undefined: dict[str, bytes] = {}
         self._inputs: list[list[Any]] = []
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
         self._sent = 0
@@ -93,7 +78,6 @@ class InputLog:
         self._snapshot_size = SNAPSHOT_BYTES
         self._settings: tuple[Any, ...] | None = None
         self._resource_keys: tuple[str, ...] | None = None
-        self._steered: dict[int, tuple[int, int, int]] = {}
 
     # -- recording -----------------------------------------------------------------------------------------------
 
@@ -129,26 +113,6 @@ class InputLog:
         if self.gated or len(self._inputs) >= UNGATED_INPUTS or self._at_rest():
             self.flush()
 
-    def adopt(self, parent: RecordedCore, task: Task, frame_id: str, child: TriggerFlowExecution) -> None:
-        """A sub flow begins: from now on its inputs are in this log too."""
-        self.add(
-            [
-                "o",
-                parent.child,
-                parent.seq,
-                task.num,
-                frame_id,
-                child.id,
-                _dump_run(child.run_context),
-                self.define(child._plan),
-                encode(child._flow_data.get()),
-                [child._core.concurrency, child._core.skip_exceptions],
-                child._created_us,
-            ]
-        )
-        self.child_count += 1
-        self.enrol(child, self.child_count)
-
     def enrol(self, child: TriggerFlowExecution, number: int) -> None:
         """Take a child's core into the log."""
         from flowdeck.execution.gate import Gate
@@ -158,58 +122,10 @@ class InputLog:
         core.log, core.child = self, number
         child._driver.gate = Gate(self, child._driver)
 
-    def drop(self, parent: RecordedCore, num: int, frame_id: str, child: TriggerFlowExecution, record: Any) -> None:
-        """A sub flow is over. ``record`` describes it, when people were asked in it."""
-        self.add(["q", parent.child, parent.seq, num, frame_id, None if record is None else encode(record)])
-        self.children = {n: each for n, each in self.children.items() if each is not child}
-
     def refused(self) -> None:
         """The last input raised: a replay must expect the same."""
         if self._inputs:
             self._inputs[-1][0] = "!" + self._inputs[-1][0]
-
-    def define(self, plan: Plan) -> str:
-        """Return the digest of a plan; its skeleton goes with the next commit."""
-        skeleton = dump_plan(plan)
-        digest = plan_digest(skeleton)
-        if digest not in self._defined:
-            self._defined.add(digest)
-            self._undefined[digest] = skeleton
-
-        return digest
-
-    def diverged(self, core: RecordedCore, task: Task, tag: str) -> None:
-        """A re-run had the same effect with another value: the committed one wins, and somebody should know."""
-        owner = self.execution if core.child == 0 else self.children[core.child]
-        op = core.ops[task.op]
-        payload = {"chunk_id": op.id, "chunk_name": op.name, "scope": core.scope(task), "effect": tag}
-        owner._emit_event(
-            owner._events.handler_diverged,
-            payload,
-            message=f"{core.scope(task)}: the re-run came to another value for {tag}; the committed one stays. "
-            "Put what is not deterministic into data.step() or data.call().",
-        )
-
-    def row(self, row_id: int, kind: str, target: str | None, actor: str | None, outcome: str, detail: Any) -> None:
-        """An inbox row has been dealt with; its outcome is committed with what it did."""
-        self.rows[row_id] = (outcome, detail)
-        if len(self.rows) > ROWS_KEPT:
-            del self.rows[next(iter(self.rows))]
-
-        self.add(["w", 0, self.execution._core.seq, row_id, kind, target, actor, outcome, detail])
-
-    def steered(self, core: RecordedCore) -> None:
-        """Record the interventions of a core that have changed since they were recorded last; the first time, all."""
-        ledger = core.ledger
-        if ledger is None:
-            return
-
-        stamp = (ledger.version, ledger.changes, len(ledger.pending))
-        recorded = self._steered.get(core.child)
-        if (recorded or (0, 0, 0)) != stamp:
-            self._steered[core.child] = stamp
-            news = ledger.news()
-            self.add(["i", core.child, core.seq, ledger.dump() if recorded is None else news, core.version])
 
     def take_over(self, token: int, seq: int, replica: Any, changed: bool, resource_keys: Iterable[str]) -> None:
         """Go on from a state that was loaded from the store.

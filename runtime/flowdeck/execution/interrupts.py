@@ -46,7 +46,7 @@ class InterruptMixin(ExecutionBase):
 
     def get_pending_interrupts(self) -> dict[str, dict[str, Any]]:
         """Return copies of the records that wait for an answer, oldest first."""
-        return {interrupt.id: self._record(interrupt) for interrupt in self._core.open_interrupts}
+        return {key: interrupt.record() for key, interrupt in self._core.open.items()}
 
     def _record(self, interrupt: Interrupt) -> dict[str, Any]:
         return interrupt.record()
@@ -231,7 +231,10 @@ class InterruptMixin(ExecutionBase):
 
     async def _settle_answer(self, interrupt: Interrupt, group: int) -> None:
         try:
-            await self._driver.settle(group)
+            waiter = self._driver.begin(group)
+            if waiter is not None:
+                await self._driver.wait(group, waiter)
+
             if interrupt.frame is not None:
                 await self._sub_flow_settled(interrupt)
         finally:
@@ -260,7 +263,9 @@ class InterruptMixin(ExecutionBase):
 
         copied = copy_value(value, "value")
         group = core.answer(interrupt_id, copied, self._services.clock.time_us(), actor)
-        self._disarm(interrupt_id)
+        if self._timers:
+            self._disarm(interrupt_id)
+
         event = self._events.execution_resumed
         if event.sinks:
             paused_at = interrupt.created_us / 1e6
@@ -278,11 +283,11 @@ class InterruptMixin(ExecutionBase):
         if interrupt.frame is not None:
             self._deliver_to_child(interrupt)
 
-        return interrupt, group, self._record(interrupt)
+        return interrupt, group, interrupt.record()
 
     def _answered(self, interrupt: Interrupt) -> None:
         """What every answer leads to, however it came."""
-        self._active()
+        self._last_active_us = interrupt.resumed_us or self._last_active_us
         self._waiting_announced = False
         event = self._events.interrupt_answered
         if event.sinks:
@@ -291,8 +296,9 @@ class InterruptMixin(ExecutionBase):
         else:
             self._core.seq += 1
 
-        self._closed_interrupt(interrupt)
-        self._tell_control("running")
+        if self._link is not None or self._services.control is not None:
+            self._closed_interrupt(interrupt)
+            self._tell_control("running")
 
     def _closed_interrupt(self, interrupt: Interrupt) -> None:
         """An interrupt does not wait any more: tell the control plane, or the parent it was projected into."""

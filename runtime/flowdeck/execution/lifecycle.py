@@ -26,7 +26,10 @@ CANCEL_GRACE: Final = 1.0
 class LifecycleMixin(FramesMixin):
     """The part of an execution that ends it."""
 
-    _closing: asyncio.Future[dict[str, Any]] | None
+    _closing: bool
+    """A close is under way."""
+    _other_closers: asyncio.Future[dict[str, Any]] | None = None
+    """What those wait for who wanted to close meanwhile."""
     _closed_waiters: tuple[asyncio.Future[None], ...]
     _idle_timer: asyncio.Task[None] | None
     _deadline_timer: asyncio.Task[None] | None = None
@@ -55,7 +58,9 @@ class LifecycleMixin(FramesMixin):
         if self._lifecycle == "open":
             self._lifecycle = "sealed"
             self._core.version += 1
-            self._record_lifecycle()
+            if self._driver.gate is not None:
+                self._driver.gate.lifecycle()
+
             event = self._events.execution_sealed
             if event.sinks:
                 sealed_at = self._services.clock.time_us() / 1e6
@@ -83,23 +88,32 @@ class LifecycleMixin(FramesMixin):
 
     def _on_idle(self) -> None:
         """No branch is left. Says that the run waits, or starts the clock of the auto close."""
-        if self._driver.live or self._lifecycle == "closed" or not self._core.started:
+        driver, core = self._driver, self._core
+        if (driver._live and driver.live) or self._lifecycle == "closed" or not core.started:
             return
 
-        if self._core.open:
-            if not self._waiting_announced and self._core.error is None:
+        if core.open:
+            if not self._waiting_announced and core.error is None:
                 self._waiting_announced = True
-                self._emit_event(self._events.execution_waiting, {"interrupt_ids": list(self._core.open)})
-                self._tell_control("waiting")
+                event = self._events.execution_waiting
+                if event.sinks:
+                    self._emit_event(event, {"interrupt_ids": list(core.open)})
+                else:
+                    core.seq += 1
 
-            self._stream.rest()
+                if self._services.control is not None:
+                    self._tell_control("waiting")
+
+            if not self._stream.resting:
+                self._stream.rest()
+
             return
 
         timeout = self.auto_close_timeout
         if self._starting and timeout is not None and timeout <= 0:
             return  # async_start is about to look, and closes without a task of its own
 
-        if self.auto_close and timeout is not None and self._closing is None:
+        if self.auto_close and timeout is not None and not self._closing:
             self._active()
             if self._idle_timer is None and self._driver.loop is not None:
                 self._idle_timer = self._driver.loop.create_task(self._auto_close())
@@ -113,7 +127,7 @@ class LifecycleMixin(FramesMixin):
         clock = self._services.clock
         while True:
             timeout = self.auto_close_timeout
-            if timeout is None or self._lifecycle != "open" or self._closing is not None or not self._at_rest():
+            if timeout is None or self._lifecycle != "open" or self._closing or not self._at_rest():
                 self._idle_timer = None
                 return
 
@@ -185,8 +199,8 @@ class LifecycleMixin(FramesMixin):
 
             return _own(self._snapshot)
 
-        while self._closing is not None:
-            closed = await self._other_close(self._closing)
+        while self._closing:
+            closed = await self._other_close()
             if closed is not None:
                 return _own(closed)
 
@@ -197,18 +211,23 @@ class LifecycleMixin(FramesMixin):
             reason, pending_interrupts = self._cancel_reason, "cancel"
 
         self._bind()
-        self._check_pending(reason, pending_interrupts)
-        closing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._closing = closing
+        if self._core.open:
+            self._check_pending(reason, pending_interrupts)
+
+        self._closing = True
         self._close_reason = reason
         was_sealed = self._lifecycle == "sealed"
         try:
             if seal:
                 self.seal(reason)
 
-            self._active()
-            await self._drain_work(timeout)
-            self._check_pending(reason, pending_interrupts)
+            if self._driver._live:
+                self._active()
+                await self._drain_work(timeout)
+
+            if self._core.open:
+                self._check_pending(reason, pending_interrupts)
+
             if self._frames:
                 await self._close_children(reason)
 
@@ -217,32 +236,41 @@ class LifecycleMixin(FramesMixin):
 
             snapshot = self._finish_close(reason)
         except BaseException as exc:
-            self._closing = None
+            self._closing = False
             self._close_reason = None
+            others, self._other_closers = self._other_closers, None
             if not was_sealed:
                 self.unseal("close_failed")
 
-            if isinstance(exc, asyncio.CancelledError):
-                closing.cancel()  # whoever waited for this close goes on with it
+            if others is None:
+                pass
+            elif isinstance(exc, asyncio.CancelledError):
+                others.cancel()  # whoever waited for this close goes on with it
             else:
-                closing.set_exception(exc)
-                closing.exception()  # nobody may be waiting; that is no error of theirs
+                others.set_exception(exc)
+                others.exception()  # they may be gone; that is no error of theirs
 
             raise
 
-        closing.set_result(snapshot)
+        if self._other_closers is not None:
+            self._other_closers.set_result(snapshot)
+
         if self._log is not None:
             await self._log.settled()
 
         return _own(snapshot)
 
-    async def _other_close(self, closing: asyncio.Future[dict[str, Any]]) -> dict[str, Any] | None:
+    async def _other_close(self) -> dict[str, Any] | None:
         """Wait for a close that is under way. ``None`` when its caller was cancelled, so somebody else must close."""
+        closed = self._other_closers
+        if closed is None:
+            closed = self._other_closers = asyncio.get_running_loop().create_future()
+
         try:
-            return await asyncio.shield(closing)
+            return await asyncio.shield(closed)
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if closing.cancelled() and not (current is not None and current.cancelling()):
+            if closed.cancelled() and not (current is not None and current.cancelling()):
                 return None
 
             raise
@@ -271,11 +299,7 @@ class LifecycleMixin(FramesMixin):
         return self._sync(self.async_cancel(reason=reason))
 
     def _check_pending(self, reason: str, policy: str) -> None:
-        if not self._core.open:
-            return
-
         pending = self._core.open_interrupts
-
         ids = sorted(interrupt.id for interrupt in pending)
         if policy == "error":
             payload = {
@@ -301,9 +325,6 @@ class LifecycleMixin(FramesMixin):
         self._emit_event(self._events.pending_interrupts_cancelled, {"reason": reason, "interrupts": records})
 
     async def _drain_work(self, timeout: float | None) -> None:
-        if not self._driver.live:
-            return
-
         own = self._driver.own_records()
         if own:
             self._step_aside(own[0])
@@ -358,7 +379,11 @@ class LifecycleMixin(FramesMixin):
             self._emit_event(self._events.execution_cancelled, {"reason": reason}, duration_us=self._age_us())
         elif status != "failed":
             status = "completed"
-            self._emit_event(self._events.execution_completed, {"result": snapshot}, duration_us=self._age_us())
+            event = self._events.execution_completed
+            if event.sinks:
+                self._emit_event(event, {"result": snapshot}, duration_us=self._age_us())
+            else:
+                self._core.seq += 1
 
         self.stop_stream()
         self._closed_us = self._services.clock.time_us()
@@ -377,8 +402,9 @@ class LifecycleMixin(FramesMixin):
         if self._services.control is not None and self._observed:
             self._services.control.finished(self.id, status)
 
-        for timer in list(self._timers.values()):
-            timer.cancel()
+        if self._timers:
+            for timer in list(self._timers.values()):
+                timer.cancel()
 
         if self._deadline_timer is not None and self._deadline_timer is not asyncio.current_task():
             self._deadline_timer.cancel()
@@ -396,7 +422,11 @@ class LifecycleMixin(FramesMixin):
     def stop_stream(self) -> None:
         """End the runtime stream; calling it again changes nothing."""
         if self._stream.close():
-            self._emit_event(self._events.stream_closed, {"execution_id": self.id})
+            event = self._events.stream_closed
+            if event.sinks:
+                self._emit_event(event, {"execution_id": self.id})
+            else:
+                self._core.seq += 1
 
     async def wait_closed(self) -> None:
         """Return once the execution is closed."""
@@ -408,5 +438,5 @@ class LifecycleMixin(FramesMixin):
 
 def _own(snapshot: dict[str, Any]) -> dict[str, Any]:
     """Return a copy the caller may change."""
-    copied: dict[str, Any] = copy_value(snapshot)
+    copied: dict[str, Any] = copy_value(snapshot) if snapshot else {}
     return copied

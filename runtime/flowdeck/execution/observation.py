@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flowdeck.events import EventCenter
@@ -70,8 +70,9 @@ class FlowEvents:
                 family = "chunk." + name[6:] if name.startswith("chunk_") else "triggerflow." + name
                 setattr(self, name, center.type(family))
 
-    def __getattr__(self, name: str) -> EventType:  # for the type checker; the slots are always set
-        raise AttributeError(name)
+    if TYPE_CHECKING:  # at run time it would stand in the way of every look at a slot
+
+        def __getattr__(self, name: str) -> EventType: ...
 
 
 _cache: WeakKeyDictionary[Any, FlowEvents] = WeakKeyDictionary()

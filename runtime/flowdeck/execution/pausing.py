@@ -70,42 +70,50 @@ def checked_options(options: Mapping[str, Any], now_us: int) -> dict[str, Any]:
         InterruptError: one is not valid; the text names it.
     """
     kind, expires_in, interrupt_id = options["type"], options["expires_in"], options["interrupt_id"]
-    where = f"pause_for({kind!r})"
     if not isinstance(kind, str) or not kind:
         raise InterruptError(f"pause_for(type={kind!r}): expected a text")
 
     if interrupt_id is not None and not (isinstance(interrupt_id, str) and interrupt_id and is_clean(interrupt_id)):
-        raise InterruptError(f"{where}: interrupt_id={interrupt_id!r}: expected a text")
+        raise InterruptError(f"pause_for({kind!r}): interrupt_id={interrupt_id!r}: expected a text")
 
     if expires_in is not None and (
         isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 0 < expires_in < 1e10
     ):
-        raise InterruptError(f"{where}: expires_in={expires_in!r}: expected seconds, more than 0")
+        raise InterruptError(f"pause_for({kind!r}): expires_in={expires_in!r}: expected seconds, more than 0")
 
     assignees = options["assignees"]
     if assignees is not None and (
         not isinstance(assignees, list | tuple) or not all(isinstance(each, str) for each in assignees)
     ):
-        raise InterruptError(f"{where}: assignees={assignees!r}: expected a list of names")
+        raise InterruptError(f"pause_for({kind!r}): assignees={assignees!r}: expected a list of names")
 
     try:
-        schema = schema_of(options["schema"])
+        schema = None if options["schema"] is None else schema_of(options["schema"])
         payload = copy_value(options["payload"], "payload")
-        on_expire = _checked_expiry(where, options["on_expire"], schema)
+        on_expire = options["on_expire"]
+        if on_expire.__class__ is not str or on_expire not in _EXPIRY_WORDS:
+            on_expire = _checked_expiry(f"pause_for({kind!r})", on_expire, schema)
     except (UnencodableValue, TypeError) as exc:
-        raise InterruptError(f"{where}: {exc}") from exc
+        raise InterruptError(f"pause_for({kind!r}): {exc}") from exc
 
-    return {
+    checked = {
         "type": kind,
         "payload": payload,
         "resume_to": options["resume_to"],
         "resume_event": options["resume_event"],
         "interrupt_id": interrupt_id,
-        "schema": schema,
-        "expires_us": None if expires_in is None else now_us + round(expires_in * 1e6),
-        "on_expire": on_expire if expires_in is not None else None,
-        "assignees": None if assignees is None else list(assignees),
     }
+    if schema is not None:
+        checked["schema"] = schema
+
+    if expires_in is not None:
+        checked["expires_us"] = now_us + round(expires_in * 1e6)
+        checked["on_expire"] = on_expire
+
+    if assignees is not None:
+        checked["assignees"] = list(assignees)
+
+    return checked
 
 
 def _checked_expiry(where: str, how: Any, schema: Any) -> Any:

@@ -1,4 +1,8 @@
-"""What each kind of recorded input does in a replica. For the fields see :mod:`flowdeck.execution.recording`."""
+"""What each kind of recorded input does in a replica.
+
+For the fields of a core's inputs see :mod:`flowdeck.execution.recording`, for those of the other records
+:mod:`flowdeck.execution.log_records`.
+"""
 
 from __future__ import annotations
 

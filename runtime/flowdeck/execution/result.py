@@ -90,6 +90,11 @@ class ExecutionResult:
 class FinalResultMixin(ExecutionBase):
     """The part of an execution that has a set result."""
 
+    if TYPE_CHECKING:  # supplied by the other parts
+
+        def _takes_writes(self, key: str) -> bool: ...
+        def _checked_result(self, value: Any) -> Any: ...
+
     @property
     def result(self) -> ExecutionResult:
         """A view of what the run came to, live while it works."""
@@ -131,9 +136,3 @@ class FinalResultMixin(ExecutionBase):
         origin = {"run_id": run.run_id, **run.meta} if run is not self.run_context else None
         payload = {"result": result, "state_key": FINAL_RESULT, "origin_chunk": origin}
         self._emit_event(self._events.result_set, payload, run=run)
-
-    def _takes_writes(self, key: str) -> bool:
-        raise NotImplementedError
-
-    def _checked_result(self, value: Any) -> Any:
-        raise NotImplementedError

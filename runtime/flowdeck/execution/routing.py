@@ -19,13 +19,14 @@ from flowdeck.definition.plan import (
     MATCH_END,
     PlanOp,
 )
-from flowdeck.execution.activity import CANCEL, NONE, RESOLVED, Activity
+from flowdeck.execution.activity import CANCEL, NONE, RESOLVED
+from flowdeck.execution.cancelling import Cancelling
 from flowdeck.execution.state import CANCELLING, Block, Gate, Join, Task
 
 __all__ = ["CANCEL", "RESOLVED", "Router"]
 
 
-class Router(Activity):
+class Router(Cancelling):
     """Routing on top of activity. :class:`flowdeck.execution.core.Core` adds the inputs."""
 
     __slots__ = ()
@@ -264,15 +265,6 @@ class Router(Activity):
         for outer in {join.lane, join.frame}:
             if outer:
                 self._release(outer)
-
-    def open_group(self, parent: int = 0, tag: str = "") -> int:
-        raise NotImplementedError
-
-    def seal_group(self, group_id: int) -> None:
-        raise NotImplementedError
-
-    def stopped(self, task: Task) -> None:
-        raise NotImplementedError
 
     # -- gates ---------------------------------------------------------------------------------------------------
 

@@ -220,9 +220,9 @@ class Interrupt(msgspec.Struct, array_like=True):
         record: dict[str, Any] = {
             "id": self.id,
             "type": self.type,
-            "payload": None if self.payload is None else _own(self.payload),
+            "payload": None if self.payload is None else copy_loosely(self.payload),
             "resume_event": self.resume_event,
-            "resume_to": self.resume_to if self.resume_to.__class__ is str else _own(self.resume_to),
+            "resume_to": self.resume_to if self.resume_to.__class__ is str else copy_loosely(self.resume_to),
             "status": self.status,
             "source_execution_id": self.execution,
             "source_flow_name": self.flow,
@@ -232,17 +232,17 @@ class Interrupt(msgspec.Struct, array_like=True):
                 "id": sig_id,
                 "trigger_event": event,
                 "trigger_type": kind,
-                "value": _own(value),
+                "value": value if value.__class__ in _SCALARS else copy_loosely(value),
                 "source": source,
             },
             "continuation_event": None if self.op is None else completion_event(self.chunk or "", self.op),
             "scope": self.scope,
             "created_at": self.created_us / 1e6,
             "resumed_at": None if self.resumed_us is None else self.resumed_us / 1e6,
-            "resume_value": None if self.response is None else _own(self.response),
-            "schema": None if self.schema is None else _own(self.schema),
+            "resume_value": None if self.response is None else copy_loosely(self.response),
+            "schema": None if self.schema is None else copy_loosely(self.schema),
             "expires_at": None if self.expires_us is None else self.expires_us / 1e6,
-            "on_expire": None if self.on_expire is None else _own(self.on_expire),
+            "on_expire": None if self.on_expire is None else copy_loosely(self.on_expire),
             "assignees": None if self.assignees is None else list(self.assignees),
         }
         if self.status in ("resumed", "expired"):
@@ -263,7 +263,3 @@ class Interrupt(msgspec.Struct, array_like=True):
 
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-
-
-def _own(value: Any) -> Any:
-    return value if type(value) in _SCALARS else copy_loosely(value)

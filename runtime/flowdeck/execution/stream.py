@@ -59,19 +59,23 @@ class RuntimeStream:
             del self._items[:half]
             self._base += half
 
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     def rest(self) -> None:
         """The run waits for somebody now. Readers that look at :attr:`resting` are woken."""
         if not self.resting:
             self.resting = True
-            self._wake()
+            if self._waiters:
+                self._wake()
 
     def close(self) -> bool:
         """End the stream: readers stop after the last item. Returns whether it was open."""
         was_open = not self.closed
         self.closed = True
-        self._wake()
+        if self._waiters:
+            self._wake()
+
         return was_open
 
     def end(self) -> None:

@@ -53,6 +53,10 @@ class InterruptItem(Deferred):
 class StreamMixin(HostedMixin):
     """The part of an execution that has a runtime stream."""
 
+    if TYPE_CHECKING:  # supplied by the execution
+
+        async def async_start(self, initial_value: Any = None, *, timeout: float | None = -1.0) -> Any: ...
+
     @property
     def stream(self) -> RuntimeStream:
         """The runtime stream itself, for readers that keep a position of their own."""
@@ -88,7 +92,7 @@ class StreamMixin(HostedMixin):
         self._put_item({"execution_id": self.id, **item}, None, self.run_context)
 
     def _put_interrupt(self, action: str, interrupt: Interrupt) -> None:
-        item = InterruptItem(self.id, action, interrupt, self._link)
+        item = InterruptItem(self._core.execution_id, action, interrupt, self._link)
         if self._link is None and not self._events.stream_item_emitted.sinks:
             core = self._core
             core.streamed += 1
@@ -178,8 +182,3 @@ class StreamMixin(HostedMixin):
                 raise item
             else:
                 return
-
-    # -- supplied by the execution -------------------------------------------------------------------------------
-
-    async def async_start(self, initial_value: Any = None, *, timeout: float | None = -1.0) -> Any:
-        raise NotImplementedError

@@ -135,7 +135,7 @@ async def run_sub_flow(driver: Driver, task: Task, op: PlanOp) -> Task | None:
         value: Any = None
         parked = await _waits(parent, frame)
         if not parked:
-            value = await _finish(parent, frame, data)
+            value = await _finish(frame, data)
     except BaseException as exc:
         if driver.gate is not None and driver.gate.leaves(task, exc):
             return None
@@ -218,7 +218,7 @@ async def _waits(parent: TriggerFlowExecution, frame: SubFlowFrame) -> bool:
             return True
 
 
-async def _finish(parent: TriggerFlowExecution, frame: SubFlowFrame, data: TriggerFlowRuntimeData) -> Any:
+async def _finish(frame: SubFlowFrame, data: TriggerFlowRuntimeData) -> Any:
     """Close the child and hand its result over. Returns the value the chain goes on with."""
     child = frame.child
     snapshot = await child.async_close(reason="sub_flow_completed")

@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -73,7 +73,7 @@ def copy_loosely(value: Any) -> Any:
     For records that quote a signal's value, which may be any object.
     """
     try:
-        return copy_value(value)
+        return _copy(value, "", 0)
     except UnencodableValue:
         return {k: copy_loosely(v) for k, v in value.items()} if type(value) is dict else value
 
@@ -87,23 +87,32 @@ def _copy(value: Any, path: str, depth: int) -> Any:
         raise UnencodableValue(path, value, f"it is nested more than {_MAX_DEPTH} deep, or contains itself")
 
     if kind is dict:
-        return {
-            k if type(k) is str else _copy_key(k, path): v
-            if type(v) in _SCALARS
-            else _copy(v, f"{path}.{k}" if path else str(k), depth + 1)
-            for k, v in value.items()
-        }
+        copied = {}
+        for k, v in value.items():
+            copied[k if type(k) is str else _copy_key(k, path)] = (
+                v if type(v) in _SCALARS else _copy(v, f"{path}.{k}" if path else str(k), depth + 1)
+            )
+
+        return copied
 
     if kind is list:
-        return [v if type(v) in _SCALARS else _copy(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+        return _copy_items(value, path, depth)
 
     if kind is tuple:
-        return tuple([_copy(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)])
+        return tuple(_copy_items(value, path, depth))
 
     if kind is set or kind is frozenset:
-        return kind([_copy(v, f"{path}{{}}", depth + 1) for v in value])
+        return kind(_copy_members(value, f"{path}{{}}", depth + 1))
 
     return _copy_object(value, path, depth)
+
+
+def _copy_items(value: Sequence[Any], path: str, depth: int) -> list[Any]:
+    return [v if type(v) in _SCALARS else _copy(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+
+
+def _copy_members(value: Collection[Any], path: str, depth: int) -> list[Any]:
+    return [_copy(v, path, depth) for v in value]
 
 
 def _copy_key(key: Any, path: str) -> Any:

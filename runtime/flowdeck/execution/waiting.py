@@ -1,210 +1,25 @@
-"""Interrupts inside the core: opening them, parking the branch, and what an answer, an expiry or a give-up does.
+"""Interrupts that wait: the branch that is parked, and what an answer, an expiry or a give-up does with it.
 
-Everything here is an input of the core: deterministic, no clock, no user code. An interrupt belongs to the branch that
-paused; the rest of the execution goes on. Interrupts of a sub flow are *projected*: the parent holds a copy (``frame``
-and ``local`` are set) whose answer wakes the operator that runs the child.
+Deterministic like all of the core: no clock, no user code. The rest of the execution goes on meanwhile.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from msgspec.structs import replace
+from typing import Any
 
 from flowdeck.errors import InterruptError, InterruptNotFound
 from flowdeck.execution.activity import NONE
-from flowdeck.execution.routing import Router
+from flowdeck.execution.asking import RERUN, Asking
 from flowdeck.execution.state import CANCELLING, PARKED, RUNNING, Interrupt, Task
-from flowdeck.execution.values import KEPT, keeps_in_json
+from flowdeck.execution.values import keeps_in_json
 
-__all__ = ["RERUN", "Waiting", "resume_target"]
-
-RERUN = "rerun"
-"""``resume_to`` of an interrupt that asks about a re-run: its answer wakes the activation it belongs to."""
+__all__ = ["Waiting"]
 
 
-_SIGNALS: Final = tuple(f"s{number}" for number in range(32))
-"""The names of the first signals, so that thousands of small executions share them."""
-
-
-class Waiting(Router):
+class Waiting(Asking):
     """The part of the core that waits. :class:`flowdeck.execution.core.Core` adds signals, state and task ends."""
 
-    __slots__ = ("early", "error", "execution_id", "interrupt_count", "plain")
-
-    execution_id: str
-    error: list[Any] | None
-    early: dict[str, list[Any]]
-    interrupt_count: int
-    plain: bool
-    """Whether JSON keeps every user's value in interrupts and memos; then a save need not look at thousands of them."""
-
-    @property
-    def open_interrupts(self) -> list[Interrupt]:
-        """Interrupts that wait for an answer, oldest first."""
-        return list(self.open.values())
-
-    # -- opening -------------------------------------------------------------------------------------------------
-
-    def pause(
-        self,
-        task: Task | None,
-        tag: str,
-        now_us: int,
-        *,
-        type: str,
-        payload: Any,
-        resume_to: Any,
-        resume_event: str | None,
-        interrupt_id: str | None,
-        schema: Any = None,
-        expires_us: int | None = None,
-        on_expire: Any = None,
-        assignees: list[str] | None = None,
-    ) -> tuple[Interrupt, bool]:
-        """Open an interrupt. Returns it, and whether it is new (a re-run finds the one it committed).
-
-        Raises:
-            InterruptError: ``resume_to`` is not valid, an interrupt of that id waits already, or the chunk has one.
-        """
-        known = task.tags.get(tag) if task is not None and task.tags is not None else None
-        if known is not None and task is not None:
-            interrupt = self.interrupts[known[1]]
-            task.interrupt = interrupt.id
-            return interrupt, False
-
-        target = resume_target(resume_to, resume_event)
-        if task is None and target in ("next", "self"):
-            raise InterruptError(
-                f"pause_for(resume_to={target!r}) outside a chunk has no step to return to; "
-                'give resume_to={"event": "Name"}'
-            )
-
-        op = self.ops[task.op] if task is not None else None
-        if task is not None and task.interrupt is not None and self.interrupts[task.interrupt].status == "waiting":
-            raise InterruptError(
-                f"chunk {self.ops[task.op].name!r} waits for interrupt {task.interrupt!r} already; a chunk waits for "
-                "one at a time. Ask several people in parallel branches, or with batch()."
-            )
-
-        if interrupt_id is not None:
-            self._claim(interrupt_id)
-
-        self.interrupt_count += 1
-        new_id = interrupt_id or f"{self.execution_id}-i{self.interrupt_count}"
-        signal = (
-            [_name_of(task.sig), task.event, task.type, task.value, task.source]
-            if task is not None
-            else [None, None, None, None, None]
-        )
-        self.seq += 1
-        interrupt = Interrupt(  # by position: names would cost as much again
-            new_id,
-            type,
-            payload,
-            target,
-            resume_event,
-            task.rec if task is not None else 0,
-            op.id if op else None,
-            op.name if op else None,
-            self.plan.flow_name,
-            self.execution_id,
-            signal,
-            now_us,
-            schema,
-            expires_us,
-            on_expire,
-            assignees,
-        )
-        interrupt.seq = self.seq
-        if task is not None:
-            interrupt.lane = task.lane
-            interrupt.scope = self.scope(task)
-
-        self._opened(interrupt)
-        if self.plain:
-            self.plain = keeps_in_json(payload) and signal[3].__class__ in KEPT and schema is None and on_expire is None
-
-        self.version += 1
-        if task is not None:
-            if task.tags is None:
-                task.tags = {}
-
-            task.tags[tag] = ["int", new_id]
-            task.interrupt = new_id
-
-        return interrupt, True
-
-    def _claim(self, interrupt_id: str) -> None:
-        """Make sure nobody waits under this id. One that was answered may be asked again: its record is replaced."""
-        known = self.interrupts.get(interrupt_id)
-        if known is None:
-            return
-
-        parked = self.tasks.get(known.task)
-        if known.status == "waiting" or (parked is not None and parked.interrupt == interrupt_id):
-            raise InterruptError(
-                f"interrupt id {interrupt_id!r} is taken in execution {self.execution_id}; "
-                "every pause that waits needs an id of its own"
-            )
-
-        del self.interrupts[interrupt_id]  # the new one goes to the end: they are listed oldest first
-
-    def project(self, task: Task, frame: str, child: Interrupt) -> Interrupt:
-        """A sub flow that ``task`` runs has opened ``child``: the parent waits for it under an id of its own."""
-        self.seq += 1
-        self.version += 1
-        root_id = f"{frame}:{child.id}"
-        self.plain = False
-        if root_id in self.interrupts:
-            del self.interrupts[root_id]  # the child asks again under an id it had used before: it goes to the end
-        root = replace(
-            child,
-            id=root_id,
-            task=task.rec,
-            lane=task.lane,
-            scope=self.scope(task),
-            seq=self.seq,
-            frame=frame,
-            local=child.id,
-        )
-        self._opened(root)
-        return root
-
-    def _opened(self, interrupt: Interrupt) -> None:
-        if self.interrupts is NONE:
-            self.interrupts = self.open = {}
-
-        self.interrupts[interrupt.id] = self.open[interrupt.id] = interrupt
-
-    def _not_open(self, interrupt_id: str) -> None:
-        if self.open is self.interrupts:  # until now all of them waited
-            self.open = self.interrupts.copy()
-
-        del self.open[interrupt_id]
-
-    def ask_rerun(self, task: Task, tag: str, now_us: int, payload: Any, schema: Any) -> Interrupt:
-        """A step that must not run twice was running when the process ended: somebody has to say what becomes of it.
-
-        The answer wakes the same activation (:data:`RERUN`); the driver acts on it.
-        """
-        interrupt, _ = self.pause(
-            task, tag, now_us, type="replay_unsafe", payload=payload, resume_to="self", resume_event=None,
-            interrupt_id=None, schema=schema,
-        )  # fmt: skip
-        interrupt.resume_to = RERUN
-        return interrupt
-
-    def keep_early(self, interrupt_id: str, entry: list[Any]) -> None:
-        """An answer came before its interrupt: ``[value, actor, row]``."""
-        if self.early is NONE:
-            self.early = {}
-
-        self.early[interrupt_id] = entry
-
-    def take_early(self, interrupt_id: str) -> list[Any]:
-        """The interrupt has come: hand out the answer that was kept for it."""
-        return self.early.pop(interrupt_id)
+    __slots__ = ()
 
     # -- parking -------------------------------------------------------------------------------------------------
 
@@ -239,10 +54,18 @@ class Waiting(Router):
         self._unhold(group)
         return None
 
-    def stopped(self, task: Task) -> None:
-        raise NotImplementedError
-
     # -- answers -------------------------------------------------------------------------------------------------
+
+    def keep_early(self, interrupt_id: str, entry: list[Any]) -> None:
+        """An answer came before its interrupt: ``[value, actor, row]``."""
+        if self.early is NONE:
+            self.early = {}
+
+        self.early[interrupt_id] = entry
+
+    def take_early(self, interrupt_id: str) -> list[Any]:
+        """The interrupt has come: hand out the answer that was kept for it."""
+        return self.early.pop(interrupt_id)
 
     def answer(self, interrupt_id: str, value: Any, now_us: int, actor: str | None, status: str = "resumed") -> int:
         """An answer has come. Returns the await-group of the resumed branch.
@@ -260,7 +83,7 @@ class Waiting(Router):
         elif task is not None and task.status == PARKED:
             self._resume(task, interrupt, group)
 
-        self.seal_group(group)
+        self._unhold(group)
         return group
 
     def waiting(self, interrupt_id: str) -> Interrupt:
@@ -291,14 +114,20 @@ class Waiting(Router):
         interrupt.resumed_us = now_us
         interrupt.actor = actor
 
+    def _not_open(self, interrupt_id: str) -> None:
+        if self.open is self.interrupts:  # until now all of them waited
+            self.open = self.interrupts.copy()
+
+        del self.open[interrupt_id]
+
     def _resume(self, task: Task, interrupt: Interrupt, group: int) -> None:
-        full = self._full_join(task.lane)
+        full = self._full_join(task.lane) if task.lane else None
         if full is not None:
             self.groups[group].pending += 1
             full.waiting.append([interrupt.id, group])
             return
 
-        target = interrupt.target
+        target = interrupt.resume_to if interrupt.status == "resumed" else interrupt.target
         if interrupt.frame is not None or target == RERUN:
             self._wake(task, group)
         elif target == "self":
@@ -439,30 +268,3 @@ class Waiting(Router):
 
         self.seal_group(group)
         return group
-
-
-def _name_of(signal: int) -> str:
-    return _SIGNALS[signal] if signal < len(_SIGNALS) else f"s{signal}"
-
-
-def resume_target(resume_to: Any, resume_event: str | None) -> Any:
-    """Return the normalised ``resume_to`` of a pause.
-
-    Raises:
-        InterruptError: it is not one of the accepted forms.
-    """
-    if resume_to is None:
-        if resume_event is not None and (not isinstance(resume_event, str) or not resume_event):
-            raise InterruptError(f"pause_for(resume_event={resume_event!r}): expected the name of an event")
-
-        return {"event": resume_event} if resume_event else "next"
-
-    if isinstance(resume_to, str) and resume_to in ("next", "self"):
-        return resume_to
-
-    if isinstance(resume_to, dict) and set(resume_to) == {"event"}:
-        event = resume_to["event"]
-        if isinstance(event, str) and event:
-            return {"event": event}
-
-    raise InterruptError(f'pause_for(resume_to={resume_to!r}): expected "next", "self" or {{"event": "Name"}}')

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from flowdeck.durable import ControlClient, ExecutionRow
 from flowdeck.durable.using import DurableStore
 from flowdeck.durable.worker import Worker
-from flowdeck.errors import ExecutionBusy, ExecutionExists
+from flowdeck.errors import ExecutionBusy, ExecutionExists, ExecutionNotFound, SnapshotError
 from flowdeck.events.ids import new_id
+from flowdeck.events.lineage import run_context
 from flowdeck.execution.services import Services
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
 from flowdeck.web.access import Caller
@@ -27,6 +31,9 @@ from flowdeck.web.problems import Problem
 __all__ = ["Desk", "Run", "come_to_rest"]
 
 _log = logging.getLogger("flowdeck.web")
+
+_DIGEST: Final = "request_digest"
+"""Key in the meta of a run that was started under an idempotency key."""
 
 Run = TriggerFlowExecution | ExecutionRow
 """A run that is in memory, or the store's row of one that is not: parked, or with another server."""
@@ -121,25 +128,29 @@ class Desk:
         Returns the run, and whether it is new.
 
         Raises:
-            Problem: the key is none, or the service has not been opened.
+            Problem: the key is none, or was given with another value or task before; the service has not been opened.
         """
         self._check_open()
         execution_id = new_id() if key is None else _id_of(flow, key, caller)
+        digest = None if key is None else _digest_of(key, value, task_id)
         if key is not None:
             known = await self.locate(flow, execution_id, caller)
             if known is not None:
+                await self._check_same(known, key, digest)
                 return known, False
 
         given = {**flow.provided_resources(), **(self._resources() if self._resources is not None else {})}
-        execution = flow.create_execution(
-            execution_id=execution_id,
-            services=self.services,
-            runtime_resources=given,
-            auto_close_timeout=0.0,
-            task_id=task_id,
-            tenant_id=caller.tenant_id,
-            user_id=caller.user_id,
-        )
+        with run_context(**{_DIGEST: digest}):  # in the run's meta it is found again after a restart
+            execution = flow.create_execution(
+                execution_id=execution_id,
+                services=self.services,
+                runtime_resources=given,
+                auto_close_timeout=0.0,
+                task_id=task_id,
+                tenant_id=caller.tenant_id,
+                user_id=caller.user_id,
+            )
+
         task = await self.launch(flow, execution, value)
         log = execution._log
         if log is not None and not task.done():
@@ -148,12 +159,39 @@ class Desk:
             except ExecutionExists:
                 flow.remove_execution(execution)
                 known = await self.locate(flow, execution_id, caller)
-                if known is None:
+                if known is None or key is None:
                     raise
 
+                await self._check_same(known, key, digest)
                 return known, False
 
         return execution, True
+
+    async def _check_same(self, known: Run, key: str, digest: str | None) -> None:
+        """Refuse a key that comes again with another request: whoever sent it did not mean that run."""
+        first = await self._digest_of_run(known)
+        if first is not None and first != digest:
+            raise Problem(
+                422,
+                "Idempotency key used before",
+                f"Idempotency-Key {key[:80]!r} has started run {known.id} with another body; repeat that body to get "
+                "this run, or give a new request a new key",
+                execution_id=known.id,
+            )
+
+    async def _digest_of_run(self, run: Run) -> str | None:
+        """Return what the run was started with, as a digest; ``None``: by a version that kept none."""
+        if not isinstance(run, ExecutionRow):
+            return run.run_context.meta.get(_DIGEST)
+
+        assert self._client is not None
+        try:
+            state = await asyncio.to_thread(self._client.stored_state, run.id)
+        except (ExecutionNotFound, SnapshotError):  # forgotten just now, or not ours to read: the run is what it is
+            return None
+
+        found: str | None = state["run_context"].get("meta", {}).get(_DIGEST)
+        return found
 
     async def launch(self, flow: TriggerFlow, execution: TriggerFlowExecution, value: Any) -> asyncio.Task[None]:
         """Start a run beside the caller, and return its task once it has begun and that is recorded."""
@@ -354,3 +392,9 @@ def _id_of(flow: TriggerFlow, key: str, caller: Caller) -> str:
         raise Problem(422, "Bad idempotency key", "expected 1 to 255 characters")
 
     return hashlib.sha256(f"{flow.name}\0{caller.tenant_id or ''}\0{key}".encode()).hexdigest()[:32]
+
+
+def _digest_of(key: str, value: Any, task_id: str | None) -> str:
+    """Return what tells one request from another; keyed, as it stands in events, where secrets are hidden."""
+    request = msgspec.json.encode([value, task_id], order="deterministic")
+    return hmac.new(key.encode(), request, "sha256").hexdigest()[:32]

@@ -8,6 +8,7 @@ import zlib
 from typing import Any, Final, NamedTuple
 
 from flowdeck.errors import FlowdeckError
+from flowdeck_sinks.otlp.wire import varint
 
 __all__ = [
     "JSON",
@@ -260,16 +261,6 @@ def error_body(content_type: str, status: int, message: str) -> bytes:
     code = {401: 16, 403: 7, 413: 8, 429: 8, 500: 13, 503: 14}.get(status, 3)
     if content_type == PROTOBUF:
         text = message.encode("utf-8", "replace")[:2000]
-        return b"\x08" + bytes((code,)) + b"\x12" + _varint(len(text)) + text
+        return b"\x08" + bytes((code,)) + b"\x12" + varint(len(text)) + text
 
     return json.dumps({"code": code, "message": message[:2000]}).encode()
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-
-    out.append(number)
-    return bytes(out)

@@ -265,7 +265,7 @@ class _Connection:
 
             wanted = self._server.check(request, headers)
             if isinstance(wanted, bytes):
-                await self._body(b"", limit=0)
+                await self._body(limit=0)
                 await self._answer(200, JSON, wanted)
             else:
                 await self._answer(200, content_type, await self._taken(*wanted))
@@ -305,7 +305,7 @@ class _Connection:
         finally:
             self._server.release(held)
 
-    async def _body(self, kept: bytes, *, limit: int) -> None:
+    async def _body(self, *, limit: int) -> None:
         """Read a body that nobody wants."""
         async with asyncio.timeout(self._limits.head_s):
             while not isinstance(event := await self._event(), h11.EndOfMessage):

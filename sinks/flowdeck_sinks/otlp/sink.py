@@ -13,12 +13,9 @@ blocks or raises, whatever the collector does.
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +23,7 @@ from typing import Any, Final, Protocol
 
 from flowdeck.events.lineage import RunContext
 from flowdeck.layout import Layout
-from flowdeck_sinks._process_end import close_with_worker_process
+from flowdeck_sinks._process_end import close_with_process, close_with_worker_process
 from flowdeck_sinks.otlp.dead_letters import DeadLetters
 from flowdeck_sinks.otlp.delivery import Lane
 from flowdeck_sinks.otlp.durable import ExportThread
@@ -48,8 +45,6 @@ SETTLE_SECONDS: Final = 0.5
 """How often the mapper is asked for spans whose grace has passed, while there may be some."""
 SETTLE_ROUNDS: Final = 6
 CLOSE_SECONDS: Final = 5.0
-EXIT_SECONDS: Final = 2.0
-"""What closing may take at interpreter exit, for sinks that nobody closed."""
 MARGIN_SECONDS: Final = 0.1
 """What ending the threads may take."""
 
@@ -99,7 +94,8 @@ class OTLPSink:
         self._center: Any = None
         self._closed = False
         self._reset()
-        _sinks.add(self)
+        if not self._off:
+            close_with_process(self, sends=True)
 
     def _reset(self) -> None:
         self._pending: deque[bytes] = deque()
@@ -274,7 +270,7 @@ class OTLPSink:
 
             self._thread = thread
 
-        close_with_worker_process(self, _close_all)
+        close_with_worker_process(self)
 
     def _run(self) -> None:
         suppress_instrumentation()
@@ -390,20 +386,3 @@ def _instance() -> str:
     from flowdeck.events.ids import new_id
 
     return new_id()
-
-
-_sinks: weakref.WeakSet[OTLPSink] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for sink in list(_sinks):
-        sink.close(EXIT_SECONDS)
-
-
-def _reset_all() -> None:
-    for sink in list(_sinks):
-        sink._after_fork()
-
-
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_reset_all)

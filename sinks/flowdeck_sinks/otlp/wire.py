@@ -15,7 +15,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
-__all__ = ["encode_log", "encode_request", "encode_resource", "encode_scope", "encode_span"]
+__all__ = ["encode_log", "encode_request", "encode_resource", "encode_scope", "encode_span", "varint"]
 
 _F64: Final = Struct("<Q").pack
 _DOUBLE: Final = Struct("<d").pack
@@ -26,7 +26,8 @@ _IS_REMOTE: Final = 0x200
 _MAX_DEPTH: Final = 32
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits a byte, the low ones first."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -36,13 +37,13 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-_VARINTS: Final = [_varint(number) for number in range(4096)]
+_VARINTS: Final = [varint(number) for number in range(4096)]
 _SHORT_TEXT: Final = [bytes((0x12, size + 2, 0x0A, size)) for size in range(126)]
 """``value { string_value`` of texts whose lengths fit into one byte each."""
 
 
 def _size(number: int) -> bytes:
-    return _VARINTS[number] if number < 4096 else _varint(number)
+    return _VARINTS[number] if number < 4096 else varint(number)
 
 
 def _field(tag: int, content: bytes) -> bytes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from flowdeck.layout import StoreError
 
-__all__ = ["DuckDBMissing", "as_pattern", "quoted", "require_duckdb"]
+__all__ = ["DuckDBMissing", "as_pattern", "quoted", "require_duckdb", "spill_place"]
 
 OLDEST = (1, 5)
 
@@ -46,3 +49,11 @@ def quoted(text: str | os.PathLike[str]) -> str:
 def as_pattern(path: str | os.PathLike[str]) -> str:
     """Return a glob that matches ``path`` itself: its ``*?[`` stand for themselves."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in os.fspath(path))
+
+
+def spill_place() -> str:
+    """Return a folder that does not exist yet, where a connection may put what memory does not hold.
+
+    DuckDB makes it when it is needed and removes it at the end; left to itself it takes ``.tmp`` where the user stands.
+    """
+    return str(Path(tempfile.gettempdir()) / f"flowdeck-sql-{os.getpid()}-{secrets.token_hex(4)}")

@@ -32,6 +32,7 @@ from flowdeck_sinks.store.unfinished import unfinished_option
 __all__ = [
     "Timing",
     "commit",
+    "exactly",
     "keepers_lock",
     "next_number",
     "now_ms",
@@ -172,6 +173,16 @@ def commit(
 
     _force(directory)
     return stamped, written
+
+
+def exactly(rows: int) -> Callable[[int], None]:
+    """Return a check for :func:`commit`: a file that stands for others has all of their rows."""
+
+    def complete(written: int) -> None:
+        if written != rows:
+            raise ValueError(f"{written} rows instead of {rows}")
+
+    return complete
 
 
 def remove_orphans(layout: Layout) -> int:

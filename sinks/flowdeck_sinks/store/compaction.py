@@ -17,6 +17,7 @@ from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
 from flowdeck_sinks.store._keeping import (
     Timing,
     commit,
+    exactly,
     keepers_lock,
     log,
     now_ms,
@@ -180,12 +181,7 @@ def _merge(layout: Layout, connection: Any, group: list[Sized], timing: Timing, 
         0,
     )
     query = stored_select(parquet_select([item.file.path for item in group]), clustered=True)
-
-    def complete(written: int) -> None:
-        if written != rows:
-            raise ValueError(f"{written} rows instead of {rows}")
-
-    made, _ = commit(connection, query, layout.days, merged, timing, checked=complete)
+    made, _ = commit(connection, query, layout.days, merged, timing, checked=exactly(rows))
     report.merged += len(group)
     report.files += 1
     report.events += rows

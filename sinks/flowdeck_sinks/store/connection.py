@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -20,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from flowdeck.layout import Layout, is_locked, reap_writers
-from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
+from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb, spill_place
 from flowdeck_sinks.store.catalog import ensure_catalog
 from flowdeck_sinks.store.guard import HARMLESS, QUERIES, QueryRefused, check
 from flowdeck_sinks.store.parts import Source, events_select, is_whole, visible_sources
@@ -194,13 +192,12 @@ def connect(
     layout = Layout.open(store)
     duckdb = require_duckdb()
     ensure_catalog(layout)
-    spill = Path(tempfile.gettempdir()) / f"flowdeck-sql-{os.getpid()}-{secrets.token_hex(4)}"
     settings = {
         "autoload_known_extensions": "false",
         "autoinstall_known_extensions": "false",
         "allow_persistent_secrets": "false",
         "memory_limit": memory,
-        "temp_directory": str(spill),
+        "temp_directory": spill_place(),
         "max_temp_directory_size": SPILL,
     }
     raw = duckdb.connect(":memory:", config=settings)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
+from flowdeck.errors import FlowdeckError
+
 __all__ = ["HARMLESS", "QUERIES", "QueryRefused", "check"]
 
 QUERIES: Final = frozenset({"SELECT", "EXPLAIN"})
@@ -29,7 +31,7 @@ _FUNCTION: Final = re.compile(
 )
 
 
-class QueryRefused(ValueError):
+class QueryRefused(FlowdeckError, ValueError):
     """The SQL does more than read."""
 
 

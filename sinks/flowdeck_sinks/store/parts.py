@@ -65,6 +65,7 @@ __all__ = [
     "published_files",
     "published_pattern",
     "segment_files",
+    "store_glob",
     "stored_select",
     "visibility_views",
     "visible_events_select",
@@ -247,7 +248,7 @@ def visibility_views(layout: Layout) -> dict[str, str]:
     DuckDB's ``filename`` column gives them. See :func:`published_pattern` for the pattern to read.
     """
     name = r"'(\d+)-(\d+)-(\d+)~([^@~]+)@(\d+)\.parquet$'"
-    segments = _quoted_glob(layout, "journal/*-*.jsonl")
+    segments = store_glob(layout, "journal/*-*.jsonl")
     return {
         "_segments": f"SELECT parse_filename(file, true) AS stem FROM glob({segments})",
         "_named": (
@@ -275,7 +276,7 @@ def visible_events_select(layout: Layout) -> str:
     """
     columns = ", ".join(column.name for column in COLUMNS)
     lines = (
-        f"(SELECT * FROM {journal_lines(_quoted_glob(layout, 'journal/*.jsonl'))} "
+        f"(SELECT * FROM {journal_lines(store_glob(layout, 'journal/*.jsonl'))} "
         "WHERE parse_filename(filename, true) NOT IN (SELECT stem FROM _covered))"
     )
     return (
@@ -287,7 +288,7 @@ def visible_events_select(layout: Layout) -> str:
 
 def published_pattern(layout: Layout) -> str:
     """Return the quoted glob of every Parquet file of the store, the empty first part (always there) among them."""
-    return _quoted_glob(layout, "[pd]a*/*.parquet")
+    return store_glob(layout, "[pd]a*/*.parquet")
 
 
 def parquet_select(files: str | Sequence[Path], *, filename: bool = False, alike: bool = False) -> str:
@@ -365,5 +366,6 @@ def _names(directory: Path) -> list[Path]:
         return []
 
 
-def _quoted_glob(layout: Layout, inside: str) -> str:
+def store_glob(layout: Layout, inside: str) -> str:
+    """Return the quoted glob of files in the store."""
     return quoted(f"{as_pattern(layout.root)}/{inside}")

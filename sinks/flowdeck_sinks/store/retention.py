@@ -20,7 +20,7 @@ from flowdeck_sinks.store._absences import explain_absences
 from flowdeck_sinks.store._blobs import remove_unused_blobs
 from flowdeck_sinks.store._cursors import read_cursors
 from flowdeck_sinks.store._duckdb import as_pattern, quoted, require_duckdb
-from flowdeck_sinks.store._keeping import Timing, commit, keepers_lock, log, now_ms, workbench
+from flowdeck_sinks.store._keeping import Timing, commit, exactly, keepers_lock, log, now_ms, workbench
 from flowdeck_sinks.store._reports import Policy, PruneReport
 from flowdeck_sinks.store.parts import (
     COMPACTED,
@@ -262,12 +262,8 @@ def _remove(layout: Layout, connection: Any, file: PublishedFile, rest: str, row
         file.path.unlink()
         return 0
 
-    def complete(written: int) -> None:
-        if written != rows:
-            raise ValueError(f"{written} rows instead of {rows}")
-
     rewritten = PublishedFile(Path(), file.lo, file.hi, file.level + 1, COMPACTED, 0)
-    made, _ = commit(connection, stored_select(rest), layout.days, rewritten, timing, checked=complete)
+    made, _ = commit(connection, stored_select(rest), layout.days, rewritten, timing, checked=exactly(rows))
     return made.path.stat().st_size
 
 

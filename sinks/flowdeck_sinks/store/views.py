@@ -13,14 +13,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from flowdeck.layout import Layout
-from flowdeck_sinks.store._duckdb import as_pattern, quoted
 from flowdeck_sinks.store._view import View
 from flowdeck_sinks.store._views_errors import ERROR_GROUPS, ERRORS, MODEL_CALLS, MODEL_USAGE
 from flowdeck_sinks.store._views_evals import EVAL_CHECKS, EVAL_ROUNDS, EVAL_RULES, EVAL_SESSIONS
 from flowdeck_sinks.store._views_people import INTERNAL, INTERRUPTS, INTERVENTIONS, STREAM_ITEMS
 from flowdeck_sinks.store._views_runs import LIFECYCLE, RUNS, SPANS, STEPS, open_of
 from flowdeck_sinks.store.macros import MACROS, macro_definitions
-from flowdeck_sinks.store.parts import visibility_views, visible_events_select
+from flowdeck_sinks.store.parts import store_glob, visibility_views, visible_events_select
 from flowdeck_sinks.store.schema import COLUMNS, empty_select, journal_lines, journal_select
 
 __all__ = ["MACROS", "VIEWS", "VIEWS_VERSION", "derived_definitions", "view_definitions"]
@@ -94,15 +93,15 @@ def view_definitions(layout: Layout, *, with_parts: bool = True, in_memory: bool
         if with_parts:
             last |= visibility_views(layout)
         last["events"] = (
-            visible_events_select(layout) if with_parts else journal_select(_pattern(layout, "journal/*.jsonl"))
+            visible_events_select(layout) if with_parts else journal_select(store_glob(layout, "journal/*.jsonl"))
         )
         first["_live_writers"] = (
-            f"SELECT parse_filename(file, true) AS writer FROM glob({_pattern(layout, 'writers/*.lock')})"
+            f"SELECT parse_filename(file, true) AS writer FROM glob({store_glob(layout, 'writers/*.lock')})"
         )
         first["_resumable"] = "SELECT NULL::VARCHAR AS execution_id WHERE false"
     last["damaged_lines"] = (
         "SELECT split_part(parse_filename(filename), '-', 1) AS writer, parse_filename(filename) AS segment, "
-        f"count(*) AS lines FROM {journal_lines(_pattern(layout, 'journal/*.jsonl'), flowdeck='VARCHAR')} "
+        f"count(*) AS lines FROM {journal_lines(store_glob(layout, 'journal/*.jsonl'), flowdeck='VARCHAR')} "
         "WHERE event_id IS NULL AND flowdeck IS NULL GROUP BY ALL"
     )
     return [*_create(first), *derived_definitions(lifecycle=not in_memory), *_create(last)]
@@ -124,8 +123,3 @@ def derived_definitions(*, lifecycle: bool = True) -> list[str]:
 
 def _create(bodies: dict[str, str]) -> Iterable[str]:
     return (f"CREATE OR REPLACE VIEW {name} AS\n{body}" for name, body in bodies.items())
-
-
-def _pattern(layout: Layout, inside: str) -> str:
-    """Return the quoted glob of files in the store."""
-    return quoted(f"{as_pattern(layout.root)}/{inside}")

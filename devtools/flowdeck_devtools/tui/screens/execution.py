@@ -88,7 +88,7 @@ class ExecutionScreen(DeckScreen):
         if run_id is None:
             self.headline.show([(" Execution", "strong")])
             return
-        if self._run is None or self._run.trace.root.key != run_id:
+        if self._run is None or self._run.trace.root.key != run_id or self._run.closed:
             self._open(run_id)
         run = self._run
         assert run is not None
@@ -138,6 +138,11 @@ class ExecutionScreen(DeckScreen):
             left.append((f"  {clean(row.error)}", "failed"))
         if run.problem:
             left.append((f"  {clean(run.problem)}", "failed"))
+        elif run.left_out:
+            words = (
+                f"  {count(run.left_out)} events came while nobody looked and are left out: open it again from 1 Runs"
+            )
+            left.append((words, "failed"))
         elif run.loading:
             left.append(("  reading …", "dim"))
         started = trace.started_us

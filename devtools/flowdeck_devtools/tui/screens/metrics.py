@@ -156,7 +156,8 @@ class MetricsScreen(StoreChoice):
         self.plots["runs"].show([Series("started", shown.started), Series("failed", shown.failed, "failed")], ends)
         in_seconds = [Series(name, _over(values, 1e3)) for name, values in (("p50 s", shown.p50), ("p95 s", shown.p95))]
         self.plots["duration"].show(in_seconds, ends)
-        self.plots["errors"].show([Series(clean(name, limit=40), line) for name, line in shown.errors[:4]], ends)
+        errors = [Series(clean(name, limit=40), line, told=True) for name, line in shown.errors[:4]]
+        self.plots["errors"].show(errors, ends)
         self.plots["tokens"].show([Series("tokens", shown.tokens)] if any(shown.tokens) else [], ends)
         self.flows.show(shown.flows)
         self.models.show(shown.models)

@@ -26,10 +26,12 @@ class Series:
     name: str
     values: Sequence[float | None]
     role: str = ""
+    told: bool = False
+    """Its name is in the legend also when it is the only line."""
 
 
 class LinePlot(Widget, can_focus=True):
-    """A plot with its scale on the left, the ends of its axis below, and a legend on top when there are several lines.
+    """A plot with its scale on the left, the ends of its axis below, and a legend on top when a line needs its name.
 
     Lines of several series share the scale; where two cross, the later one is drawn.
     """
@@ -76,7 +78,7 @@ class LinePlot(Widget, can_focus=True):
             return [[Segment(fit("  nothing to draw", width), look["dim"])]]
 
         lines: list[list[Segment]] = []
-        if len(series) > 1:
+        if len(series) > 1 or series[0].told:
             lines.append(self._legend(series, width))
         seen = [value for one in series for value in one.values if value is not None]
         low, high = min(0.0, *seen), max(seen)

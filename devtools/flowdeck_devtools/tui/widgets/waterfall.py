@@ -10,6 +10,7 @@ from rich.segment import Segment
 from flowdeck_devtools.core.bars import Piece, TimeScale, draw, ticks
 from flowdeck_devtools.core.critical import PathSearch
 from flowdeck_devtools.core.outline import Outline, OutlineRow
+from flowdeck_devtools.core.session import KEPT_RUNS
 from flowdeck_devtools.core.span import SpanNode
 from flowdeck_devtools.core.status import glyph
 from flowdeck_devtools.core.stretches import stretches
@@ -40,7 +41,7 @@ class Waterfall(LineView):
         self._outlines: dict[str, Outline] = {}
         self.following = False
         self._zoom: tuple[int, int] | None = None
-        self._at_key: str | None = None
+        self._at: SpanNode | None = None
         self._drawn: tuple[object, ...] = ()
         self._path: PathSearch | None = None
         self._path_for = (-1, 0.0)
@@ -62,10 +63,10 @@ class Waterfall(LineView):
         kept = self._outlines.get(key)
         if kept is None or kept.trace is not trace:
             kept = self._outlines[key] = Outline(trace)
-            while len(self._outlines) > 8:
+            while len(self._outlines) > KEPT_RUNS:
                 self._outlines.pop(next(iter(self._outlines)))
         self.outline = kept
-        self._zoom, self._at_key = None, None
+        self._zoom, self._at = None, None
         self.cursor = self.offset_row = 0
         self._drawn = ()
         self.tick()
@@ -93,9 +94,9 @@ class Waterfall(LineView):
     def _restore(self) -> None:
         """Put the cursor back on its node after rows moved."""
         assert self.outline is not None
-        if self._at_key is None:
+        if self._at is None:
             return
-        place = self.outline.place_of(self._at_key)
+        place = self.outline.place_of(self._at)
         if place is not None and place != self.cursor:
             self.offset_row += place - self.cursor
             self.cursor = place
@@ -104,7 +105,7 @@ class Waterfall(LineView):
     def _follow(self, outline: Outline) -> None:
         newest = outline.newest_open()
         if newest is not None:
-            place = outline.place_of(newest.key)
+            place = outline.place_of(newest)
             self.move_to(self.cursor if place is None else place)
 
     def count(self) -> int:
@@ -128,15 +129,14 @@ class Waterfall(LineView):
             return
         self.outline.reveal(node)
         self.outline.refresh(self._clock.monotonic())
-        place = self.outline.place_of(node.key)
+        place = self.outline.place_of(node)
         if place is not None:
-            self._at_key = node.key
+            self._at = node
             self.move_to(place)
             self.refresh()
 
     def moved(self) -> None:
-        current = self.current
-        self._at_key = current.key if current is not None else None
+        self._at = self.current
         super().moved()
 
     def action_row(self, step: int) -> None:
@@ -154,7 +154,7 @@ class Waterfall(LineView):
             outline.fold(node, True)
             self.tick()
             return
-        place = next((found for one in node.ancestors() if (found := outline.place_of(one.key)) is not None), None)
+        place = next((found for one in node.ancestors() if (found := outline.place_of(one)) is not None), None)
         if place is not None:
             self.move_to(place)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from flowdeck.errors import ExecutionExists, ExecutionFenced
+from flowdeck.durable._commits import refusal
 from flowdeck.execution.store import Commit
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ def write_commits(session: Session, commits: Sequence[Commit]) -> dict[int, Exce
     for place, commit in enumerate(commits):
         chain = chains.get(commit.execution_id)
         if commit.execution_id in broken:
-            refused[place] = _refusal(commit)
+            refused[place] = refusal(commit)
         elif chain is None:
             chains[commit.execution_id] = _Chain(commit, place)
         elif chain.continued_by(commit):
             chain.add(commit, place)
         else:
             broken.add(commit.execution_id)
-            refused[place] = _refusal(commit)
+            refused[place] = refusal(commit)
 
     definitions = {digest: body for commit in commits for digest, body in commit.definitions}
     if definitions:
@@ -118,17 +118,10 @@ def write_commits(session: Session, commits: Sequence[Commit]) -> dict[int, Exce
     keys |= _advance(session, [c for c in chains.values() if c.commits[0].header is None])
     for name, chain in chains.items():
         if name not in keys:
-            refused.update((place, _refusal(commit)) for place, commit in zip(chain.places, chain.commits, strict=True))
+            refused.update((place, refusal(commit)) for place, commit in zip(chain.places, chain.commits, strict=True))
 
     _seldom(session, chains, keys)
     return refused
-
-
-def _refusal(commit: Commit) -> Exception:
-    if commit.header is not None:
-        return ExecutionExists(f"there is an execution {commit.execution_id} already")
-
-    return ExecutionFenced(f"execution {commit.execution_id} was taken over by another process")
 
 
 def _begin(session: Session, chains: list[_Chain]) -> dict[str, int]:

@@ -280,9 +280,14 @@ class PostgresStore(HostedStore):
 
         return False
 
-    def next_wake_us(self, flows: Collection[str]) -> int | None:
-        statement = "SELECT min(wake_us) FROM durable WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL"
-        row: Any = self._link.run(lambda s: s.ask(statement).fetchone(), begin=None, patience=WORKER_SECONDS)
+    def _wake_after(self, after_us: int) -> int | None:
+        statement = (
+            "SELECT min(wake_us) FROM durable "
+            "WHERE finished = 0 AND parked = 1 AND wake_us IS NOT NULL AND wake_us > %s"
+        )
+        row: Any = self._link.run(
+            lambda s: s.ask(statement, (after_us,)).fetchone(), begin=None, patience=WORKER_SECONDS
+        )
         return None if row[0] is None else int(row[0])
 
     # -- reading -------------------------------------------------------------------------------------------------
