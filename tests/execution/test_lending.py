@@ -7,6 +7,7 @@ import gc
 import json
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -284,3 +285,44 @@ async def test_who_awaits_a_handler_that_waits_lends_its_place_as_well(world: Wo
     )
     flow.when("Give").to(("give", give))
     assert (await asyncio.wait_for(world.run(flow, ["asks", "gives"]), 5))["out"] == ["answer", "gives"]
+
+
+async def test_a_handler_that_was_told_to_stop_and_goes_on_lends_its_place(world: World) -> None:
+    """What it waits for afterwards may need its place like before: a stubborn handler must not lock the run up."""
+    worked = asyncio.Event()
+    story: list[str] = []
+
+    async def asks(data: Data) -> None:
+        with pytest.raises(ValueError, match="no"):
+            await data.async_emit("Pair")
+
+    async def fails(data: Data) -> None:
+        await until(lambda: "stubborn" in story)
+        raise ValueError("no")
+
+    async def stubborn(data: Data) -> None:
+        story.append("stubborn")
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+        data.execution.emit_nowait("Hold")
+        await until(lambda: "holds" in story)
+        await data.execution.async_emit("Work")
+        story.append("goes on")
+
+    async def holds(data: Data) -> None:
+        story.append("holds")
+        await worked.wait()
+
+    async def work(data: Data) -> None:
+        story.append("works")
+        worked.set()
+
+    flow = TriggerFlow(name="stubborn")
+    flow.to(("asks", asks))
+    flow.when("Pair").to(("fails", fails))
+    flow.when("Pair").to(("stubborn", stubborn))
+    flow.when("Hold").to(("holds", holds))
+    flow.when("Work").to(("work", work))
+    await asyncio.wait_for(world.run(flow, 7, concurrency=2), 20)
+    assert story == ["stubborn", "holds", "works", "goes on"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowdeck.execution.state import RUNNING, Block, Group, Join, Task
+from flowdeck.execution.state import CANCELLING, RUNNING, Block, Group, Join, Task
 
 if TYPE_CHECKING:
     from flowdeck.definition.plan import Plan
@@ -52,8 +52,8 @@ class Places:
 
             task.tags[tag] = ["ans", group_id]
 
-        if group_id not in self.groups or task.status != RUNNING:
-            return
+        if group_id not in self.groups or task.status not in (RUNNING, CANCELLING):
+            return  # a handler that was told to stop and goes on needs what it waits for like any other
 
         if self.guests is None:
             self.guests = {}
