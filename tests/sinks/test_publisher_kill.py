@@ -17,6 +17,10 @@ from flowdeck_sinks.store.parts import published_files, segment_files
 from flowdeck_sinks.store.publisher import publish
 
 
+def highest(layout: Layout) -> int:
+    return max((file.level for file in published_files(layout)), default=0)
+
+
 def storm(tmp_path: Path, seconds: float, seed: int) -> dict[str, int]:
     """Write, publish, compact, kill and read for ``seconds``; check every poll and the end; return what happened."""
     store = tmp_path / "store"
@@ -35,11 +39,16 @@ def storm(tmp_path: Path, seconds: float, seed: int) -> dict[str, int]:
     kills = compactions = 0
     while time.monotonic() < end - 0.5:
         keeper = start_keeping(store, SHORT)
-        # Mostly too soon for a merge to end, now and then late enough.
-        time.sleep(chance.uniform(0.05, 0.9) if chance.random() < 0.75 else chance.uniform(0.9, 2.5))
+        # Mostly too soon for a merge to end, now and then late enough, and some on a busy machine, too.
+        if chance.random() < 0.04:
+            until = min(end, time.monotonic() + 10)
+            while time.monotonic() < until and highest(layout) <= compactions:
+                time.sleep(0.05)
+        else:
+            time.sleep(chance.uniform(0.05, 0.9) if chance.random() < 0.75 else chance.uniform(0.9, 2.5))
         kill(keeper)
         kills += 1
-        compactions = max(compactions, max((file.level for file in published_files(layout)), default=0))
+        compactions = max(compactions, highest(layout))
     for pid in writers:
         os.waitpid(pid, 0)
     happened = {"kills": kills, "levels": compactions, "polls": 0, "vanished": 0}
