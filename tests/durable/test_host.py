@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ import pytest
 from flowdeck import Runtime
 from flowdeck.durable import ControlClient
 from flowdeck.durable.using import DurableStore
-from flowdeck.durable.worker import LIVENESS_SECONDS, Worker
-from flowdeck.errors import ExecutionBusy
+from flowdeck.durable.worker import FULL_SECONDS, LIVENESS_SECONDS, Worker
+from flowdeck.errors import ExecutionBusy, PendingInterruptsError
 from flowdeck.events.center import EventCenter
 from flowdeck.execution.services import Services
 from flowdeck.layout import Layout, StoreError, StoreTooNew
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowRuntimeData
+from flowdeck.web.desk import come_to_rest
 
 pytestmark = pytest.mark.anyio
 Data = TriggerFlowRuntimeData
@@ -247,6 +248,98 @@ async def test_a_worker_sleeps_over_what_it_cannot_take(runtime: Runtime, tmp_pa
         assert other._pause() == LIVENESS_SECONDS
     finally:
         await other._let_go()
+
+
+async def test_a_worker_without_a_free_place_does_not_spin(runtime: Runtime, tmp_path: Path) -> None:
+    """What is due meanwhile is looked at again when there may be a place, not all the time."""
+    with runtime.use_store(tmp_path / "store", durability="process"):
+        await park(runtime, asking(expires_in=3600.0), 1)
+
+    with closing(sqlite3.connect(tmp_path / "store" / "state.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE durable SET wake_us = 1")
+
+    full = Worker(tmp_path / "store", [asking(expires_in=3600.0)], Services(center=EventCenter()), concurrency=1)
+    full._active = lambda: 1  # type: ignore[method-assign]
+    try:
+        assert await full._round() == 0
+        assert full._pause() == FULL_SECONDS
+    finally:
+        await full._let_go()
+
+
+@pytest.mark.parametrize("how", ["expires", "is answered", "is joined"])
+async def test_a_run_that_rests_again_says_so(used: DurableStore, runtime: Runtime, how: str) -> None:
+    """Two questions are open; one goes or comes: who waits until the run rests is told, or waits for ever."""
+    flow = TriggerFlow(name="two")
+    for name in ("one", "two"):
+        expiry = {"expires_in": 0.05} if (name, how) == ("one", "expires") else {}
+        flow.to((name, lambda data, name=name, expiry=expiry: data.pause_for(interrupt_id=name, **expiry)))
+
+    execution = flow.create_execution(services=runtime.services, auto_close=False)
+    await execution.async_start()
+    if how == "is answered":
+        execution.continue_nowait("one", 1)
+    elif how == "is joined":
+        execution.pause_for(interrupt_id="three", resume_to={"event": "Later"})
+
+    expected = {"expires": ["two"], "is answered": ["two"], "is joined": ["one", "two", "three"]}[how]
+    await eventually(lambda: list(execution.get_pending_interrupts()) == expected)
+
+    await execution._log.committed()
+    await asyncio.sleep(0)
+    assert execution.stream.resting
+    assert await come_to_rest(execution, 5.0)
+
+
+@pytest.mark.parametrize("effect", ["returns", "sets state", "emits", "answers"])
+async def test_what_a_handler_left_behind_does_can_be_read_back(
+    used: DurableStore, runtime: Runtime, effect: str
+) -> None:
+    """Its task is over for the log, too: the run it was left in can be read, and goes on."""
+    go_on, ask = asyncio.Event(), asyncio.Event()
+    story: list[str] = []
+
+    async def stubborn(data: Data) -> None:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+        if effect == "sets state":
+            await data.async_set_state("late", 1)
+        elif effect == "emits":
+            await data.async_emit("Work")
+        elif effect == "answers":
+            await data.async_continue_with("one", 5)
+
+        story.append("ends")
+
+    async def asks(data: Data) -> Any:
+        await ask.wait()
+        return await data.async_pause_for(interrupt_id="one")
+
+    flow = TriggerFlow(name="left")
+    flow.to(("stubborn", stubborn))
+    flow.to(("asks", asks))
+    flow.when("Work").to(("work", lambda data: None))
+    execution = flow.create_execution(services=runtime.services, auto_close=False)
+    started = asyncio.create_task(execution.async_start())
+    await asyncio.sleep(0.05)
+    try:
+        closing_ = asyncio.create_task(execution.async_close(timeout=0.1))
+        await asyncio.sleep(0.05)
+        ask.set()
+        with pytest.raises(PendingInterruptsError), pytest.warns(RuntimeWarning):
+            await closing_
+    finally:
+        go_on.set()
+
+    await started
+    await eventually(lambda: story)
+
+    await asyncio.to_thread(used.flush)
+    state = used.store.client.stored_state(execution.id)
+    assert state["status"] == execution.get_status()
+    assert state["runtime_data"] == ({"late": 1} if effect == "sets state" else {})
 
 
 async def test_a_worker_starts_what_is_asked_for(tmp_path: Path) -> None:

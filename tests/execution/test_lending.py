@@ -14,7 +14,7 @@ import pytest
 from tests.execution.support import Data, World, keep, turns, until
 
 from flowdeck.definition.retry import Retry
-from flowdeck.errors import InterruptError
+from flowdeck.errors import InterruptError, PendingInterruptsError
 from flowdeck.triggerflow import TriggerFlow
 
 pytestmark = pytest.mark.anyio
@@ -326,3 +326,43 @@ async def test_a_handler_that_was_told_to_stop_and_goes_on_lends_its_place(world
     flow.when("Work").to(("work", work))
     await asyncio.wait_for(world.run(flow, 7, concurrency=2), 20)
     assert story == ["stubborn", "holds", "works", "goes on"]
+
+
+async def test_a_handler_that_was_left_behind_answers_without_a_place(world: World) -> None:
+    """Its task is over, so it has none to lend: the answer counts, what follows runs, and no place is lost."""
+    go_on, ask = asyncio.Event(), asyncio.Event()
+    story: list[str] = []
+
+    async def stubborn(data: Data) -> None:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+        await data.async_continue_with("one", 5)
+        story.append("goes on")
+
+    async def asks(data: Data) -> Any:
+        await ask.wait()
+        return await data.async_pause_for(interrupt_id="one")
+
+    flow = TriggerFlow(name="left")
+    flow.to(("stubborn", stubborn))
+    flow.to(("asks", asks)).to(("after", lambda data: story.append(f"after {data.input}")))
+    execution = world.execution(flow, auto_close=False, concurrency=2)
+    started = asyncio.create_task(execution.async_start())
+    await turns()
+    try:
+        with pytest.raises(PendingInterruptsError), pytest.warns(RuntimeWarning):
+            closing = asyncio.create_task(execution.async_close(timeout=0.05))
+            await turns()
+            ask.set()
+            await world.clock.advance(0.05)
+            await world.clock.advance(1.0)
+            await closing
+    finally:
+        go_on.set()
+
+    await asyncio.wait_for(until(lambda: len(story) == 2), 20)
+    assert story == ["after 5", "goes on"]
+    assert (execution._core.running, execution._core.guests) == (0, None)
+    await started

@@ -33,6 +33,8 @@ __all__ = ["Report", "Worker"]
 
 LIVENESS_SECONDS: Final = 1.0
 """How often a worker looks whether the owners of open executions live."""
+FULL_SECONDS: Final = 0.04
+"""So often a worker that has no place for anything looks whether one is free: as often as for changes in a store."""
 PRUNE_SECONDS: Final = 3_600.0
 AWAY_SECONDS: Final = 0.5
 """Between two attempts while the store cannot be used."""
@@ -120,7 +122,7 @@ class Worker:
                         break
 
                     if not found:
-                        await asyncio.to_thread(self._wait, 0.05 if once else self._pause())
+                        await asyncio.to_thread(self._wait, once)
                 except StoreBusy as problem:  # somebody holds it, or its server is away: work goes on when it is back
                     self._away(str(problem))
                     await asyncio.to_thread(self._stop.wait, AWAY_SECONDS)
@@ -297,15 +299,18 @@ class Worker:
         return not self.store.undelivered()
 
     def _pause(self) -> float:
+        if not self._looked_us:
+            return FULL_SECONDS
+
         wake = self.store._wake_after(self._looked_us)
         if wake is None:
             return LIVENESS_SECONDS
 
         return min(max((wake - time.time_ns() // 1_000) / 1e6, 0.0) + 0.001, LIVENESS_SECONDS)
 
-    def _wait(self, timeout: float) -> None:
-        """Sleep until somebody else writes to the store, at most so long."""
-        self.store.wait_change(timeout, self._stop)
+    def _wait(self, once: bool) -> None:
+        """Sleep until somebody else writes to the store, or something is due."""
+        self.store.wait_change(0.05 if once else self._pause(), self._stop)
 
 
 def rests(execution: TriggerFlowExecution) -> bool:

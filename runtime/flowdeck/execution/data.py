@@ -47,7 +47,7 @@ def check_event_name(event: Any) -> None:
 class TriggerFlowRuntimeData(StateScope, PortScope, InterventionScope, FinalResultScope, OlderDataNames):
     """The data object passed to every handler. Source: the compatible API's runtime data."""
 
-    __slots__ = ("_driver", "_nth", "_op", "_over", "_pending", "_task", "run", "value")
+    __slots__ = ("_driver", "_ended", "_nth", "_op", "_pending", "_task", "run", "value")
 
     def __init__(self, driver: Driver, task: Task, op: PlanOp, run: RunContext) -> None:
         self._driver = driver
@@ -59,8 +59,16 @@ class TriggerFlowRuntimeData(StateScope, PortScope, InterventionScope, FinalResu
         self._nth: dict[str, int] | None = None
         self._pending: list[int] | None = None
         self._random = None
-        self._over = False
-        """The handler has ended. What it left running still has effects, but they come from outside any chunk."""
+        self._ended = False
+        """The handler has returned or raised."""
+
+    @property
+    def _over(self) -> bool:
+        """The handler has ended or was left behind. What still runs has effects, but from outside any chunk."""
+        if self._ended or not self._driver._abandoned:
+            return self._ended
+
+        return self._driver.core.tasks.get(self._task.rec) is not self._task
 
     # -- what triggered it ---------------------------------------------------------------------------------------
 

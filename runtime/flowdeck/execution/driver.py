@@ -111,7 +111,7 @@ class Driver(Branches, StepEvents):
                     if data._pending is not None:
                         await data._settle_pending()
 
-                    data._over = True
+                    data._ended = True
                     if type(result) is PauseSignal and result.interrupt_id != task.interrupt:
                         self._check_signal(task, result)
 
@@ -236,7 +236,7 @@ class Driver(Branches, StepEvents):
     ) -> Task | None:
         """A handler raised: try again, or fail the task and everything that awaits it."""
         core = self.core
-        data._over = True
+        data._ended = True
         if self.gate is not None and self.gate.leaves(task, exc):
             return None  # what becomes of the run is told where it goes on
 

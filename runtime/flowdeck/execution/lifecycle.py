@@ -7,7 +7,7 @@ again -> snapshot -> completed -> stream ends -> closed. Anything raised on the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from flowdeck.errors import PendingInterruptsError
@@ -104,9 +104,7 @@ class LifecycleMixin(FramesMixin):
                 if self._services.control is not None:
                     self._tell_control("waiting")
 
-            if not self._stream.resting:
-                self._stream.rest()
-
+            self._stream.rest()  # a gated stream keeps the word until what led here is out
             return
 
         timeout = self.auto_close_timeout
@@ -245,15 +243,14 @@ class LifecycleMixin(FramesMixin):
             if others is None:
                 pass
             elif isinstance(exc, asyncio.CancelledError):
-                others.cancel()  # whoever waited for this close goes on with it
+                _in_its_loop(others, others.cancel)  # whoever waited for this close goes on with it
             else:
-                others.set_exception(exc)
-                others.exception()  # they may be gone; that is no error of theirs
+                _in_its_loop(others, _fail, others, exc)
 
             raise
 
         if self._other_closers is not None:
-            self._other_closers.set_result(snapshot)
+            _in_its_loop(self._other_closers, self._other_closers.set_result, snapshot)
 
         if self._log is not None:
             await self._log.settled()
@@ -440,3 +437,17 @@ def _own(snapshot: dict[str, Any]) -> dict[str, Any]:
     """Return a copy the caller may change."""
     copied: dict[str, Any] = copy_value(snapshot) if snapshot else {}
     return copied
+
+
+def _in_its_loop(future: asyncio.Future[Any], act: Callable[..., Any], *args: Any) -> None:
+    """Do something to a future that a caller in another thread may wait for."""
+    loop = future.get_loop()
+    if loop is asyncio.get_running_loop():
+        act(*args)
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(act, *args)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()  # they may be gone; that is no error of theirs

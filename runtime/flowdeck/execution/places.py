@@ -46,6 +46,9 @@ class Places:
         What it waits for may need its places, so others have them meanwhile: the one under ``concurrency``, and the
         one of its lane in a limited join. With a ``tag`` a re-run finds the group instead of causing it again.
         """
+        if self.tasks.get(task.rec) is not task:
+            return  # it was left behind, and has no place to lend
+
         if tag:
             if task.tags is None:
                 task.tags = {}

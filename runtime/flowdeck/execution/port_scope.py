@@ -32,10 +32,11 @@ class PortScope:
 
     if TYPE_CHECKING:
         _driver: Driver
-        _over: bool
         _task: Task
         run: RunContext
 
+        @property
+        def _over(self) -> bool: ...
         @property
         def execution(self) -> TriggerFlowExecution: ...
         @property

@@ -97,8 +97,9 @@ class RecordedCore(Core):
         finally:
             self._inside = False
 
-    def _records(self) -> bool:
-        return self.log is not None and not self._inside
+    def _records(self, task: Task | None = None) -> bool:
+        """Whether to write an input down. The end of a handler that was left behind is none: its task is over."""
+        return self.log is not None and not self._inside and (task is None or self.tasks.get(task.rec) is task)
 
     def _where(self, task: Task) -> str:
         return f"value at {self.ops[task.op].key}"
@@ -178,7 +179,7 @@ class RecordedCore(Core):
     # -- the end of a task ---------------------------------------------------------------------------------------
 
     def done(self, task: Task, value: Any) -> Task | None:
-        if not self._records():
+        if not self._records(task):
             return super().done(task, value)
 
         encoded = self._encoded(task, value) if self.wants(task) else None
@@ -202,14 +203,14 @@ class RecordedCore(Core):
         return bool(self.ops[task.op].next) and task.interrupt is None and task.status != CANCELLING
 
     def materialised(self, task: Task, items: list[Any]) -> None:
-        if not (self._records() and self._note("M", task.rec, encode(items, self._where(task)))):
+        if not (self._records(task) and self._note("M", task.rec, encode(items, self._where(task)))):
             super().materialised(task, items)
             return
 
         self._apply("materialised", task, items)
 
     def retry(self, task: Task, due_us: int = 0) -> None:
-        if not (self._records() and self._note("r", task.rec, due_us)):
+        if not (self._records(task) and self._note("r", task.rec, due_us)):
             super().retry(task, due_us)
             return
 
@@ -246,7 +247,7 @@ class RecordedCore(Core):
         return asked
 
     def park(self, task: Task) -> None:
-        if not (self._records() and self._note("k", task.rec, task.interrupt)):
+        if not (self._records(task) and self._note("k", task.rec, task.interrupt)):
             super().park(task)
             return
 
@@ -290,7 +291,7 @@ def _plain(name: str, code: str, kinds: str) -> Callable[..., Any]:
     """Make the recorded form of an input whose arguments need no encoding; ``t`` in ``kinds`` is a task."""
 
     def recorded(self: RecordedCore, *args: Any) -> Any:
-        if self.log is None or self._inside:
+        if not self._records(args[0] if kinds[:1] == "t" else None):
             return getattr(Core, name)(self, *args)
 
         # strict=False: the last arguments may have been left to their defaults
