@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +28,15 @@ from typing import Any, NamedTuple
 from benchmarks.core_workloads import WORKLOADS
 from benchmarks.harness import Figure, measure_async
 from benchmarks.store_query import PLACE
-from benchmarks.targets import BUDGETS, WHY
+from benchmarks.targets import BUDGETS, CPU_BOUND, WHY
 
 HERE = Path(__file__).parent
 KEPT = HERE / ".envs" / "bench"
 RESULTS = HERE / "RESULTS.md"
 REFERENCE = HERE / "reference.json"
 WARN_AT = 1.25
+BARE_AWAIT_US = 0.069
+"""What a bare ``await`` took on the machine the targets were set on."""
 QUICK = ("W1", "W2", "W4", "W5")
 PACKAGES = ("duckdb", "textual", "opentelemetry-sdk", "pydantic", "msgspec", "anyio", "fastapi", "pydantic-ai-slim")
 
@@ -149,7 +152,7 @@ def _head() -> list[str]:
         "# Results",
         "",
         "Made by `make bench`. CPU time, medians; `bare await` is what one `await` of an empty coroutine costs in the",
-        "same minute: the targets were set on a machine where it took 0.069 us.",
+        f"same minute: the targets were set on a machine where it took {BARE_AWAIT_US} us.",
         "",
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores;",
         f"{packages}.",
@@ -165,8 +168,8 @@ def _version(package: str) -> str:
 
 
 def _targets(sections: list[tuple[Section, dict[str, Any]]]) -> list[str]:
-    figures = [(section, Figure(**row)) for section, found in sections for row in found["figures"]]
-    judged = {figure.name: figure for _, figure in figures if figure.target is not None}
+    figures = [(section, found, Figure(**row)) for section, found in sections for row in found["figures"]]
+    judged = {figure.name: figure for _, _, figure in figures if figure.target is not None}
     lines = ["## Budgets", "", "What the design asks for, and the figures below that judge it.", ""]
     lines += ["| budget | verdict |", "|---|---|"]
     for budget, names in BUDGETS.items():
@@ -177,19 +180,39 @@ def _targets(sections: list[tuple[Section, dict[str, Any]]]) -> list[str]:
         "",
         "## Targets",
         "",
-        "| section | figure | measured | target | verdict | why |",
-        "|---|---|---|---|---|---|",
+        "Where a figure of the interpreter's time alone misses, the sixth column reckons it for the targets' machine.",
+        "",
     ]
-    for section, figure in figures:
+    lines += [
+        f"| section | figure | measured | target | verdict | at {BARE_AWAIT_US} | why |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for section, found, figure in figures:
         if figure.target is None:
             continue
 
         bound = f"{'>=' if figure.at_least else '<='} {figure.target:,.4g}"
-        measured = f"{figure.median:,.4g} {figure.unit}"
-        why = "" if figure.verdict == "met" else WHY.get(figure.name, "not known")
-        lines.append(f"| {section.name} | {figure.name.strip()} | {measured} | {bound} | {figure.verdict} | {why} |")
+        missed = figure.verdict != "met"
+        scaled = _scaled(figure, found["bare_await_us"]) if missed else ""
+        why = WHY.get(figure.name, "not known") if missed else ""
+        cells = (section.name, figure.name.strip(), _amount(figure), bound, figure.verdict, scaled, why)
+        lines.append(f"| {' | '.join(cells)} |")
 
     return [*lines, ""]
+
+
+def _amount(figure: Figure) -> str:
+    return f"{figure.median:,.4g} {figure.unit}"
+
+
+def _scaled(figure: Figure, bare: float) -> str:
+    """Return what a figure of CPU time would be where a bare ``await`` takes as long as where the targets were set."""
+    if figure.name not in CPU_BOUND:
+        return ""
+
+    factor = bare / BARE_AWAIT_US if figure.at_least else BARE_AWAIT_US / bare
+    there = replace(figure, median=figure.median * factor)
+    return f"{_amount(there)}: {there.verdict}"
 
 
 def _outputs(sections: list[tuple[Section, dict[str, Any]]]) -> list[str]:
