@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PAGES", "page_of"]
+__all__ = ["BELOW", "PAGES", "page_of"]
 
 PAGES: Final = {
     "FlowdeckError": "operations#when-something-is-wrong",
@@ -72,8 +72,27 @@ PAGES: Final = {
     "NotWhole": "evals#on-several-machines",
     "NoSuchRun": "evals#cases-from-production",
     "RunNotKept": "evals#cases-from-production",
+    # the command line
+    "CliError": "reference/commands",
 }
 """Name of a class, for those below it too -> ``page#heading`` (``page`` where all of it is about the error)."""
+
+BELOW: Final = {
+    "AmbiguousInterrupt": "InterruptError",
+    "BlockNotFound": "DefinitionError",
+    "BlockedVersion": "SnapshotError",
+    "DuckDBMissing": "StoreError",
+    "GivenUp": "StoreError",
+    "StoreDamaged": "StoreError",
+    "StoreForeign": "StoreError",
+    "StoreFull": "StoreError",
+    "StoreIsFile": "StoreError",
+    "StorePermission": "StoreError",
+    "StoreTooNew": "StoreError",
+    "StoreTooOld": "StoreError",
+    "StoreUnreachable": "StoreBusy",
+}
+"""Those without a page of their own that are not in ``flowdeck.errors`` -> the nearest class above that has one."""
 
 
 def page_of(kind: type[BaseException]) -> str | None:

@@ -14,12 +14,14 @@ from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
 
-__all__ = ["CLOSE_SECONDS", "close_with_process", "close_with_worker_process"]
+__all__ = ["CLOSE_SECONDS", "close_sender_with_process", "close_with_process", "close_with_worker_process"]
 
 CLOSE_SECONDS: Final = 5.0
 """Longest time the end of a process waits for all its sinks together."""
 SEND_SECONDS: Final = 2.0
 """The part of it that may be waited for somebody else's server."""
+LAST_WORDS_SECONDS: Final = 0.5
+"""The part of it that is kept for the files to take what the senders had to give up, and to be closed."""
 TERMINATE_SECONDS: Final = 2.0
 """The same at SIGTERM: whoever sends it soon sends SIGKILL."""
 
@@ -28,26 +30,44 @@ class Closable(Protocol):
     """What is asked of a sink here."""
 
     def close(self, timeout: float) -> None:
-        """Write and let go, within ``timeout`` seconds."""
+        """Write and let go, within ``timeout`` seconds. Closing twice does nothing."""
 
     def _after_fork(self) -> None:
         """Begin anew in a forked child."""
 
 
-_sinks: weakref.WeakSet[Closable] = weakref.WeakSet()
+class Writer(Closable, Protocol):
+    """What is asked of one that writes files, besides."""
+
+    def _write_out(self, timeout: float) -> None:
+        """Write what is there and go on, within ``timeout`` seconds; whoever waits for room waits no more."""
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 _senders: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
-def close_with_process(sink: Closable, *, sends: bool = False) -> None:
-    """Close ``sink`` when the process ends, by any way that lets it act.
+def close_sender_with_process(sink: Closable) -> None:
+    """Close ``sink``, which sends what it holds, when the process ends.
 
-    One that ``sends`` what it holds comes after all that only write: a server that does not answer must not take the
-    time of a file.
+    Between the files' last but one and last write: a server that does not answer must not take the time of a file, and
+    what it did not take is still an event for the files.
+    """
+    _senders.add(sink)
+    _at_sigterm()
+
+
+def close_with_process(sink: Writer) -> None:
+    """Close ``sink``, which writes files, when the process ends, by any way that lets it act.
 
     That includes SIGTERM when nobody handles it: its default action would end the process without ``atexit``. Python
     runs such a handler in the main thread only, and only that thread may set it; a sink made elsewhere does without.
     """
-    (_senders if sends else _sinks).add(sink)
+    _writers.add(sink)
+    _at_sigterm()
+
+
+def _at_sigterm() -> None:
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with suppress(ValueError):  # a sub-interpreter
             signal.signal(signal.SIGTERM, _terminate)
@@ -67,13 +87,21 @@ def close_with_worker_process(sink: object, close_all: Callable[[], None] | None
 
 
 def _close_all(seconds: float = CLOSE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    for sink in list(_sinks):
-        sink.close(max(0.0, deadline - time.monotonic()))
+    end = time.monotonic() + seconds
+    reserved = end - LAST_WORDS_SECONDS
+    for writer in list(_writers):
+        writer._write_out(_left(reserved))
 
-    deadline = min(deadline, time.monotonic() + SEND_SECONDS)
+    send_until = min(reserved, time.monotonic() + SEND_SECONDS)
     for sender in list(_senders):
-        sender.close(max(0.0, deadline - time.monotonic()))
+        sender.close(_left(send_until))
+
+    for writer in list(_writers):
+        writer.close(_left(end))
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -89,7 +117,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _reset_all() -> None:
-    for sink in (*_sinks, *_senders):
+    for sink in (*_writers, *_senders):
         sink._after_fork()
 
 

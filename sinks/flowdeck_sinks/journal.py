@@ -126,6 +126,8 @@ class JournalSink:
         self._bell.acquire()
         self._io = threading.Lock()
         self._changed = threading.Condition(threading.RLock())
+        self._leaving = False
+        """The process ends: nobody waits for room any more."""
         self._thread: threading.Thread | None = None
         self._journal: JournalWriter | None = None
         self._losses = Losses()
@@ -160,19 +162,30 @@ class JournalSink:
         Returns:
             Whether that came true in time. Events dropped before the call do not count.
         """
-        if not self._queued:
-            return True
+        return not self._queued or self._await_written(timeout)
 
+    def _write_out(self, timeout: float) -> None:
+        """Write what is queued before the process's senders are closed; a disk that refuses is not waited for."""
+        self._leaving = True
+        if self._queued and not self._closed:
+            self._await_written(timeout, or_refused=True)
+
+    def _await_written(self, timeout: float, *, or_refused: bool = False) -> bool:
         deadline = time.monotonic() + timeout
-        with self._changed:
-            self._flushes_asked += 1
-            ticket = self._flushes_asked
+        if not self._changed.acquire(timeout=timeout):  # SIGTERM may have come while the main thread held it
+            return False
+
+        self._flushes_asked += 1
+        ticket = self._flushes_asked
+        self._changed.notify_all()  # those who wait for room
+        self._changed.release()
         self._wake()
         if not self._running():
             self._drain()
         with self._changed:
             self._changed.wait_for(
-                lambda: self._flushes_done >= ticket or self._ended, max(0.0, deadline - time.monotonic())
+                lambda: self._flushes_done >= ticket or self._ended or (or_refused and self._stuck),
+                max(0.0, deadline - time.monotonic()),
             )
             return self._flushes_done >= ticket
 
@@ -241,7 +254,7 @@ class JournalSink:
                 self._wake()
                 with self._changed:
                     self._changed.wait_for(
-                        lambda: not self._queued or self._queued + size <= self._limit or self._closed,
+                        lambda: not self._queued or self._queued + size <= self._limit or self._closed or self._leaving,
                         self._lossless_seconds,
                     )
                 if not self._closed and (not self._queued or self._queued + size <= self._limit):
@@ -252,6 +265,9 @@ class JournalSink:
 
     def _waits(self, record: Encoded) -> bool:
         """Whether a full queue makes the event wait."""
+        if self._leaving:
+            return False
+
         lossless = self._lossless
         return lossless if isinstance(lossless, bool) else record.event_type.startswith(lossless)
 

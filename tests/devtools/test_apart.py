@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +18,10 @@ from tests.devtools.terminal import wait_until
 
 from flowdeck.layout import StoreError
 from flowdeck_devtools.core import apart
-from flowdeck_devtools.core.apart import ApartReader
+from flowdeck_devtools.core.apart import ApartReader, import_path
 from flowdeck_devtools.core.history import History
-from flowdeck_devtools.core.past import PastReader
+from flowdeck_devtools.core.past import PastReader, Wanted
+from flowdeck_devtools.core.session import KEPT_RUNS, Session
 from flowdeck_devtools.core.several import SeveralHistories
 from flowdeck_devtools.tui import run
 
@@ -85,7 +90,11 @@ def test_a_child_that_is_gone_is_replaced_once_and_then_said(store: Path, monkey
         assert history.error_groups() == expected
     monkeypatch.setattr(apart, "_MODULE", "flowdeck_devtools.core.no_such_room")
     os.kill(process_of(reader), signal.SIGKILL)
-    assert history.run_lines("r1") == ([], "the process that reads the store ended (code 1); ask again")
+    lines, problem = history.run_lines("r1")
+    assert (lines, problem) == ([], history.problem)
+    assert problem is not None
+    assert problem.startswith("the process that reads the store ended (code 1) and said last: ")
+    assert problem.endswith("No module named flowdeck_devtools.core.no_such_room; ask again")
     history.stop()
     with pytest.raises(StoreError, match="closes"):
         history.error_groups()
@@ -95,7 +104,7 @@ def test_a_child_that_is_gone_is_replaced_once_and_then_said(store: Path, monkey
 def test_nobody_waits_for_an_answer_nobody_wants(store: Path, how: str) -> None:
     """Closing the window, or leaving an answer unread, ends the child in the middle of its work."""
     reader = ApartReader(store)
-    child = reader._taken()
+    child = reader._taken(Wanted())
     pid, ended = child._process.pid, threading.Event()
     answer = child.ask("runs", ("", None, 50, []))
 
@@ -117,6 +126,108 @@ def test_nobody_waits_for_an_answer_nobody_wants(store: Path, how: str) -> None:
     assert ended.wait(10.0)
     asking.join()
     assert not is_there(pid)
+
+
+@pytest.fixture
+def slow_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Children that are asked, make a folder where DuckDB would, say so in this folder and never answer."""
+    said = tmp_path / "said"
+    said.mkdir()
+    (tmp_path / "never_answers.py").write_text(
+        "import os, pathlib, sys\n"
+        "sys.stdin.buffer.read(1)\n"
+        "spilt = pathlib.Path(sys.argv[2], 'flowdeck-sql-1-ab')\n"
+        "spilt.mkdir(parents=True)\n"
+        "(spilt / 'block').write_bytes(bytes(10))\n"
+        f"pathlib.Path({str(said)!r}, str(os.getpid())).symlink_to(sys.argv[2])\n"
+        "sys.stdin.buffer.read()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)  # the child finds what this process finds
+    monkeypatch.setattr(apart, "_MODULE", "never_answers")
+    return said
+
+
+def test_few_read_at_once_and_a_closed_run_is_read_no_more(
+    store: Path, slow_children: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many runs are looked at, two children read; closing a run ends its reading, or its waiting, at once."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Counted(subprocess.Popen[bytes]):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[call-overload]
+            begun.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    session = Session(store, apart=True)
+    runs = [session.open_run(f"none-{number}") for number in range(KEPT_RUNS)]
+    wait_until(lambda: len(list(slow_children.iterdir())) == apart.CHILDREN, 10.0, "both places to be taken")
+    waiting = [one for one in runs if not one.wait(0)]
+    assert (len(waiting), len(begun)) == (KEPT_RUNS, apart.CHILDREN)
+
+    for number in range(KEPT_RUNS):  # each takes the place of an older one, which is closed
+        session.open_run(f"other-{number}")
+    for old in runs:
+        assert old.wait(10.0)
+        assert (old.closed, old.problem) == (True, None)
+    wait_until(lambda: sum(one.returncode is None for one in begun) == apart.CHILDREN, 10.0, "two to be left")
+    reader = session.history._reader
+    assert isinstance(reader, ApartReader)
+    wait_until(lambda: len(reader._busy) == apart.CHILDREN, 10.0, "the next two to read")
+    assert reader._places.free == 0
+    session.history.stop()
+    wait_until(lambda: reader._places.free == apart.CHILDREN, 10.0, "all to end with the window")
+    assert all(one.returncode is not None for one in begun)
+
+
+@pytest.mark.parametrize("how", ["killed", "closed", "stopped"])
+def test_what_a_killed_child_left_on_the_disk_is_removed(store: Path, slow_children: Path, how: str) -> None:
+    """DuckDB's folder goes with a child that was killed from outside, for its run was closed, or with the window."""
+    history, wanted = History(store, apart=True), Wanted()
+    asking = threading.Thread(target=history.read_run, args=("r1", list[object]().extend, wanted))
+    asking.start()
+    wait_until(lambda: any(slow_children.iterdir()), 10.0, "the child to spill")
+    (child,) = slow_children.iterdir()
+    spilt = child.readlink()
+    assert spilt.parent == Path(tempfile.gettempdir())
+    assert (spilt / "flowdeck-sql-1-ab" / "block").exists()
+    if how == "killed":
+        os.kill(int(child.name), signal.SIGKILL)
+        wait_until(lambda: not spilt.exists(), 10.0, "the folder to go")  # another child is asked in its place
+    elif how == "closed":
+        wanted.give_up()
+        asking.join(10.0)
+    history.stop()
+    assert not spilt.exists()
+    asking.join(10.0)
+    for one in slow_children.iterdir():
+        assert not one.readlink().exists()
+
+
+def test_a_child_keeps_duckdbs_folder_where_its_parent_looks(store: Path, tmp_path: Path) -> None:
+    """What a child puts aside lies in the folder that its parent named, and it removes that at its end."""
+    spill = tmp_path / "spill"
+    code = (
+        "import sys; from flowdeck_devtools.core import past; from flowdeck_sinks.store._duckdb import spill_place\n"
+        "past.serve = lambda *_: print(spill_place(), file=sys.stderr)\n"
+        f"past.main({str(store)!r}, {str(spill)!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert Path(ended.stderr.strip()).parent == spill
+    assert not spill.exists()
+
+
+def test_a_child_finds_what_the_window_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of the import path go to it in their order; that where one stands never comes before a library."""
+    monkeypatch.chdir(tmp_path)
+    split = f"/opt/a{os.pathsep}b"
+    places = ["", "/opt/vendor", "lib", str(tmp_path), split, b"/opt/bytes", "/opt/app.pex"]
+    expected = ["/opt/vendor", str(tmp_path / "lib"), "/opt/app.pex", str(tmp_path)]
+    assert import_path(places).split(os.pathsep) == expected
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    assert import_path(["", "lib", "/opt/vendor"]) == "/opt/vendor"
 
 
 def test_the_window_asks_apart(store: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.devtools.scene import Scene
 
-from flowdeck_devtools.core import live
+from flowdeck_devtools.core import live, spool
 from flowdeck_devtools.core.ring import LineRing
 from flowdeck_devtools.core.session import Session
-from flowdeck_devtools.core.spool import LineQueue
+from flowdeck_devtools.core.spool import LineQueue, LineSpool
 from flowdeck_devtools.core.window import RingWindow
 
 
@@ -124,4 +127,86 @@ def test_a_run_nobody_looks_at_waits_in_a_file_and_is_opened_anew_when_that_is_t
         again.advance()
     assert (again.trace.events, again.left_out) == (102, 0)
     assert session.open_run(str(run.run["run_id"])) is again
+    scene.close()
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """No file of this process grows beyond that: a write takes what fits, the next one fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_a_full_disk_took_in_part_is_read_as_it_was_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line without room is refused and those before it stay; when there is room again they all go to the file."""
+    monkeypatch.setattr(spool, "BUFFER_BYTES", 1_000)
+    lines, kept, refused = LineSpool(), [], 0
+    for number in range(200):
+        line = b"line %05d " % number * 3
+        room = 2_500 if 60 <= number < 120 else 1_000_000
+        try:
+            with files_end_at(room):
+                lines.append(line)
+            kept.append(line)
+        except OSError:
+            refused += 1
+            with files_end_at(room):
+                lines.append(line + b"needed", needed=True)
+            kept.append(line + b"needed")
+    assert refused > 0
+    assert len(kept) == len(lines) == 200
+    assert [lines.get(number) for number in range(len(lines))] == kept
+    assert lines.search([b"needed"]) == [number for number, line in enumerate(kept) if b"needed" in line]
+
+
+def test_a_full_disk_is_no_fault_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of an opened run that have no room are counted; every event counts once, and the tree goes on."""
+    monkeypatch.setattr(spool, "BUFFER_BYTES", 1_000)
+    scene = Scene(tmp_path / "store")
+    run = scene.execution("busy", at=0.0)
+    run_id = str(run.run["run_id"])
+    session = Session(scene.store)
+    session.live.poll_once()
+    opened = session.open_run(run_id)
+    assert opened.wait(5.0)
+    for index in range(50):
+        run.step(f"for_each[{index}]/work", "work", at=1.0 + index, lasts=0.5)
+    with files_end_at(0):
+        assert session.live.poll_once() == 100
+        opened.advance()
+    assert (session.live.index.rows[run_id].events, session.live.total) == (102, 102)
+    assert opened.left_out == 102 - opened.trace.events > 0
+    with files_end_at(0):
+        again = session.open_run(run_id)
+        assert again.wait(5.0)
+        assert session.open_run(run_id, again=False) is again
+    assert opened.closed
+    assert again.left_out > 0
+    scene.close()
+
+
+def test_a_tree_goes_on_without_room_for_its_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk a tree has all its steps with the event each began with, and counts the events it cannot hold."""
+    scene = Scene(tmp_path / "store")
+    run = scene.execution("busy", at=0.0)
+    for index in range(50):
+        run.step(f"for_each[{index}]/work", "work", at=1.0 + index, lasts=0.5)
+    session = Session(scene.store)
+    session.live.poll_once()
+    opened = session.open_run(str(run.run["run_id"]))
+    assert opened.wait(5.0)
+    monkeypatch.setattr(spool, "BUFFER_BYTES", 1_000)
+    with files_end_at(0):
+        while opened.loading:
+            opened.advance()
+    trace = opened.trace
+    steps = [node for node in trace.nodes.values() if node.name == "work" and node.role == "span"]
+    assert (trace.events, len(steps)) == (102, 50)
+    assert {step.status for step in steps} == {"completed"}
+    assert all(step.has_begun and step.lines[0] for step in steps)
+    assert sum(node.lines_dropped for node in trace.nodes.values()) == 102 - trace.line_count > 0
     scene.close()

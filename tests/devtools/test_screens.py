@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from tests.devtools.deck import NARROW, WIDE, make_app, press, running, screen_text, settled, until
 from tests.devtools.scene import START_US, TIMEOUT, Scene
 
+from flowdeck_devtools.core import live
 from flowdeck_devtools.core.clock import FixedClock
 from flowdeck_devtools.tui.screens.events import EventsScreen
 from flowdeck_devtools.tui.screens.execution import ExecutionScreen
@@ -392,3 +393,26 @@ async def test_interrupt_must_be_pressed_twice(busy: Scene) -> None:
         assert app.is_running
         await press(pilot, "ctrl+c")
         await until(pilot, lambda: not app.is_running, "the end")
+
+
+async def test_a_run_with_events_left_out_is_opened_again(busy: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening it from the runs shows all of it, also on a terminal that has no room for a preview."""
+    monkeypatch.setattr(live, "MAX_FEED_BYTES", 2_000)
+    app = make_app(busy.store)
+    async with running(app, NARROW) as pilot:
+        run = busy.execution("crowded", at=50.0)
+        await until(pilot, lambda: app.session.runs()[0].name == "crowded", "the run")
+        await press(pilot, "g", "enter")
+        await until(pilot, lambda: "crowded" in screen_text(app), "its tree")
+        opened = app.session.open_run(str(run.run["run_id"]))
+        await press(pilot, "1")
+        for index in range(20):
+            run.step(f"for_each[{index}]/work", "work", at=51.0, lasts=0.5)
+        await until(pilot, lambda: app.session.runs()[0].events == 42, "its steps")
+        await press(pilot, "2")
+        await until(pilot, lambda: opened.left_out + opened.trace.events == 42, "what is left out")
+        words = f"{opened.trace.events} of 42 events: reopen in 1 Runs"
+        await until(pilot, lambda: words in screen_text(app), "the words")
+        await press(pilot, "1", "enter")
+        await until(pilot, lambda: "42 events " in screen_text(app), "all of it")
+        assert "reopen" not in screen_text(app)

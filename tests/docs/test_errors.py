@@ -10,12 +10,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from flowdeck._error_docs import PAGES
+from flowdeck._error_docs import BELOW, PAGES, page_of
+from flowdeck.durable import AmbiguousInterrupt
 from flowdeck.errors import ExecutionFenced, InterventionNotFound, ModelStreamCut
 from flowdeck.layout import StoreForeign, StoreNotFound
 from flowdeck_devtools.cli._app import run
 from flowdeck_devtools.cli._errors import CliError, explain
 from flowdeck_devtools.cli._pages import headings, page_names, page_text, section
+from flowdeck_devtools.cli.docs import page_of_error
 from flowdeck_sinks.store import QueryRefused
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +35,22 @@ _INTERNAL = {
 """Caught by their own room: nobody sees them."""
 
 
-def errors() -> dict[str, set[str]]:
-    """Every public error and warning of the four packages, with the names of all classes it is."""
-    bases = {
-        name: [base.strip().rpartition(".")[2] for base in given.split(",")]
+def classes() -> dict[str, tuple[str, list[str]]]:
+    """Every class of the four packages: its module and the names of the classes it is made of."""
+    return {
+        name: (
+            ".".join(file.relative_to(ROOT / room).with_suffix("").parts),
+            [base.strip().rpartition(".")[2] for base in given.split(",")],
+        )
         for room in ("runtime", "sinks", "evals", "devtools")
         for file in (ROOT / room).rglob("*.py")
         for name, given in _CLASS.findall(file.read_text(encoding="utf-8"))
     }
+
+
+def errors(found: dict[str, tuple[str, list[str]]] | None = None) -> dict[str, set[str]]:
+    """Every public error and warning of the four packages, with the names of all classes it is."""
+    bases = {name: above for name, (_, above) in (found or classes()).items()}
 
     def above(name: str) -> set[str]:
         return {name}.union(*(above(base) for base in bases.get(name, ())))
@@ -54,13 +64,30 @@ def errors() -> dict[str, set[str]]:
 def test_every_error_has_a_page_and_a_heading_that_exist() -> None:
     """Its own or that of a class above it; the table names no class that has gone."""
     known = errors()
-    assert len(known) > 70 and not PAGES.keys() - known.keys() and not _INTERNAL - known.keys()
+    assert len(known) > 70 and not {*PAGES, *BELOW} - known.keys() and not _INTERNAL - known.keys()
     lost = {name for name, classes in known.items() if not classes & PAGES.keys()}
-    assert lost == _INTERNAL | {"CliError"}
-    for name, place in {**PAGES, "CliError": CliError.docs, "duckdb": "sql#views"}.items():
+    assert lost == _INTERNAL and CliError.docs == PAGES["CliError"]
+    for name, place in {**PAGES, "duckdb": "sql#views"}.items():
         page, _, slug = place.partition("#")
         assert page in page_names(), (name, place)
         assert not slug or section(page_text(page), slug), (name, place)
+
+
+def test_every_error_is_found_by_its_name() -> None:
+    """Alone and with its module, as a traceback shows it; what only has such a name is not ours."""
+    found = classes()
+
+    def nearest(name: str) -> str | None:
+        _, above = found.get(name, ("", []))
+        return PAGES.get(name) or next(filter(None, map(nearest, above)), None)
+
+    for name in errors(found).keys() - _INTERNAL:
+        page = nearest(name)
+        assert page is not None
+        for written in (name, f"{found[name][0]}.{name}", f"{found[name][0]}.{name}:"):
+            assert page_of_error(written) == page, f"{written}: its line in BELOW is missing or wrong"
+
+    assert page_of_error("their.StoreError") is page_of_error("durable.md") is page_of_error("Forename") is None
 
 
 def test_an_error_and_the_command_line_name_the_page() -> None:
@@ -112,6 +139,9 @@ def test_pages_are_read_at_the_shell(capsys: pytest.CaptureFixture[str]) -> None
     part = told("durable#taking-up")
     assert part.startswith("## Taking up\n") and "## From any terminal" not in part
     assert told("flowdeck.errors.ModelStreamCut").startswith("## When it goes wrong\n")
+    for error in (StoreForeign, StoreNotFound, AmbiguousInterrupt, QueryRefused):
+        assert told(f"{error.__module__}.{error.__qualname__}") == told(error.__name__) == told(str(page_of(error)))
+
     assert told("docs/SQL.md").startswith("# Query")
     assert "operations#retention" in told("retention")
     assert "did you mean durable?" in told("durabel", code=2)

@@ -243,6 +243,8 @@ def test_lines_of_any_length_are_found_whole(
     ("arguments", "said"),
     [
         (["store", "prune", "--max-age=-1"], "--max-age -1: write days"),
+        (["store", "prune", "--max-age=1e400d"], "--max-age 1e400d: write days"),
+        (["store", "prune", "--max-age=1000000d"], "--max-age 1000000d: write days"),
         (["store", "prune", "--max-size=-5kB"], "--max-size -5kB: write a number"),
         (["executions", "list", "--status", "waiting,silly"], "--status silly: choose from created, running, waiting"),
         (["runs", "--filter", "nothing:1"], "see: flowdeck docs reference/filters"),

@@ -387,20 +387,37 @@ time.sleep(60)
         assert set(receiver.copies().values()) == {1} and len(receiver.copies()) == 4
 
 
-def test_a_collector_that_hangs_takes_no_time_of_a_file(tmp_path: Path) -> None:
-    """At SIGTERM the journal is written first, and the process ends soon."""
-    program = """
+_BOTH = """
 import sys, time
 from tests.otlp.story import Teller, memory_sink
 from flowdeck_sinks.journal import JournalSink
 sinks = [memory_sink(sys.argv[1]), JournalSink(sys.argv[2], wake_seconds=30)]
-Teller(*sinks).execution()
+teller = Teller(*sinks)
+sinks[0].attached(teller.center)
+teller.execution()
 print("ready", flush=True)
-time.sleep(60)
 """
+
+
+def journal_of(store: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in (store / "journal").glob("*.jsonl"))
+
+
+def test_what_a_dead_collector_did_not_take_is_in_the_journal(tmp_path: Path) -> None:
+    """An exporter is closed before the files are: what it drops at the end of the process is an event in the store."""
+    url = f"http://127.0.0.1:{free_port()}"
+    subprocess.run([sys.executable, "-c", _BOTH, url, str(tmp_path / "store")], check=True, timeout=20)
+    written = journal_of(tmp_path / "store")
+    assert written.count(b'"event_type":"chunk.completed"') == 3
+    assert written.count(b'"event_type":"sink.dropped"') == 1
+    assert b'"sink":"otlp","count":4' in written and b"the process ended before" in written
+
+
+def test_a_collector_that_hangs_takes_no_time_of_a_file(tmp_path: Path) -> None:
+    """At SIGTERM the journal is written first, and last what the collector did not take, within the two seconds."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        command = [sys.executable, "-c", program, url, str(tmp_path / "store")]
+        command = [sys.executable, "-c", _BOTH + "time.sleep(60)", url, str(tmp_path / "store")]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         begun = time.monotonic()
@@ -408,8 +425,9 @@ time.sleep(60)
         assert child.wait(20) == -signal.SIGTERM
         assert time.monotonic() - begun < 6
 
-    written = b"".join(path.read_bytes() for path in (tmp_path / "store" / "journal").glob("*.jsonl"))
+    written = journal_of(tmp_path / "store")
     assert written.count(b'"event_type":"chunk.completed"') == 3
+    assert written.count(b'"event_type":"sink.dropped"') == 1
 
 
 def test_tls_errors_are_said(tmp_path: Any) -> None:

@@ -163,6 +163,23 @@ def test_which_events_wait_can_be_chosen(
     assert dropped(sink.store)[0]["count"] == 1
 
 
+def test_who_waits_for_room_waits_no_more_at_the_end_of_the_process(tmp_path: Path) -> None:
+    """What an exporter reports when it is closed must not wait for a disk that does not answer."""
+    sink = JournalSink(tmp_path / "store", queue_bytes=10, lossless=True, wake_seconds=30)
+    sink._io.acquire()  # the writer cannot go on: the queue stays full
+    sink.accept(plain(1))
+    waiting = threading.Thread(target=sink.accept, args=(plain(2),), daemon=True)
+    waiting.start()
+    sink._write_out(0.05)
+    waiting.join(10)
+    assert not waiting.is_alive()
+    sink.accept(plain(3))
+    sink._io.release()
+    sink.close()
+    assert numbers(sink.store) == [1]
+    assert dropped(sink.store)[0]["count"] == 2
+
+
 def test_segments_keep_to_their_size(tmp_path: Path) -> None:
     """However much is written at once, a segment ends at its size, unless one line alone is larger."""
     sink = JournalSink(tmp_path / "store", segment_bytes=20_000)

@@ -104,6 +104,28 @@ def test_a_second_server_reads_and_answers_what_the_first_runs_and_ctrl_c_ends_o
             assert time.monotonic() - began < 2.0
 
 
+def test_a_key_that_comes_again_needs_only_how_the_run_began(tmp_path: Path) -> None:
+    """Whatever has become of its inputs; where that cannot be read either, the key gives the run without a check."""
+    store = tmp_path / "store"
+    first, second = (FlowService(make_review(), store=store, runtime=Runtime()) for _ in range(2))
+    key = {"idempotency-key": "k"}
+    with serving(first) as base:
+        run = httpx.post(f"{base}/review/runs?wait=5", json={"input": "doc"}, headers=key).json()["execution_id"]
+
+    def spoil(table: str) -> None:
+        with contextlib.closing(sqlite3.connect(store / "state.db")) as connection, connection:
+            assert connection.execute(f"UPDATE {table} SET body = x'c1'").rowcount
+
+    with serving(second) as base, httpx.Client(base_url=base, timeout=10) as client:
+        spoil("inputs")
+        again = client.post("/review/runs", json={"input": "doc"}, headers=key)
+        assert (again.status_code, again.json()["execution_id"]) == (202, run)
+        assert client.post("/review/runs", json={"input": "another"}, headers=key).status_code == 422
+        spoil("headers")
+        again = client.post("/review/runs", json={"input": "another"}, headers=key)
+        assert (again.status_code, again.json()["execution_id"]) == (202, run)
+
+
 def test_a_run_that_was_taken_over_is_not_told_as_closed(tmp_path: Path) -> None:
     """Who follows it is told to connect again, and finds it where it is now; the answer that was given counts."""
     service = FlowService(make_review(), store=tmp_path / "store", runtime=Runtime())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,7 +13,9 @@ from flowdeck_devtools.cli._errors import CliError
 from flowdeck_devtools.cli._pages import headings, page_names, page_text, section
 from flowdeck_devtools.cli._table import write_table
 
-__all__ = ["docs"]
+__all__ = ["docs", "page_of_error"]
+
+_PACKAGES: Final = ("flowdeck", "flowdeck_sinks", "flowdeck_evals", "flowdeck_devtools")
 
 
 def docs(
@@ -31,9 +33,7 @@ def docs(
         write_table(("page", "title"), rows, width=_output.table_width())
         return
 
-    from flowdeck._error_docs import PAGES
-
-    wanted = PAGES.get(place) or _page_of_error(place) or place
+    wanted = page_of_error(place) or place
     page, _, slug = wanted.partition("#")
     name = _name_of(page)
     if name is None:
@@ -52,12 +52,24 @@ def docs(
     _write(text)
 
 
-def _page_of_error(name: str) -> str | None:
-    """Return the page of an error class that has none of its own but is below one that has."""
-    from flowdeck import errors
-    from flowdeck._error_docs import page_of
+def page_of_error(name: str) -> str | None:
+    """Return the page of an error class, its own or that of the nearest class above it; ``None``: it is none of ours.
 
-    kind = getattr(errors, name.rpartition(".")[2], None)
+    Args:
+        name: the class alone, or with its module, as the last line of a traceback begins.
+    """
+    from flowdeck import errors
+    from flowdeck._error_docs import BELOW, PAGES, page_of
+
+    module, _, bare = name.strip().removesuffix(":").rpartition(".")
+    if module and module.partition(".")[0] not in _PACKAGES:
+        return None
+
+    page = PAGES.get(bare) or PAGES.get(BELOW.get(bare, ""))
+    if page is not None:
+        return page
+
+    kind = getattr(errors, bare, None)
     return page_of(kind) if isinstance(kind, type) and issubclass(kind, BaseException) else None
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -366,8 +366,10 @@ def _moment(us: int | None) -> str:
 def _days(text: str) -> float:
     units = {"s": 86_400, "m": 1440, "h": 24, "d": 1, "w": 1 / 7}
     try:
-        return _not_negative(float(text) if text[-1:].isdigit() else float(text[:-1]) / units[text[-1:].lower()])
-    except (ValueError, KeyError):
+        days = _not_negative(float(text) if text[-1:].isdigit() else float(text[:-1]) / units[text[-1:].lower()])
+        datetime.now(UTC) - timedelta(days=days)  # is there such a day?
+        return days
+    except (ValueError, KeyError, OverflowError):
         raise CliError(f"--max-age {text}: write days, or a number and s, m, h, d or w, such as 30d", 2) from None
 
 

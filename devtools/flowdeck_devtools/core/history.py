@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowdeck.layout import Layout
-from flowdeck_devtools.core.apart import ApartReader
+from flowdeck_devtools.core.apart import ApartReader, Places
 from flowdeck_devtools.core.model import RunRow
-from flowdeck_devtools.core.past import LINE_COLUMNS, PastReader, line_of
+from flowdeck_devtools.core.past import LINE_COLUMNS, PastReader, Wanted, line_of
 from flowdeck_devtools.core.resumable import resumable_executions
 
 __all__ = ["LINE_COLUMNS", "History", "RunsPage", "line_of", "published"]
@@ -35,12 +36,13 @@ class History:
     Args:
         store: The store's directory.
         apart: Ask in a child process, as a window does that is to stay small.
+        places: Where such a child finds a place; shared by the stores of one window.
     """
 
-    def __init__(self, store: Path, *, apart: bool = False) -> None:
+    def __init__(self, store: Path, *, apart: bool = False, places: Places | None = None) -> None:
         self.store = store
         self.problem: str | None = None
-        self._reader = ApartReader(store) if apart else PastReader(store)
+        self._reader = ApartReader(store, places) if apart else PastReader(store)
         self._page: RunsPage | None = None
         self._busy = False
 
@@ -78,17 +80,29 @@ class History:
         problem = self.read_run(root_run_id, lines.extend)
         return lines, problem
 
-    def read_run(self, root_run_id: str, take: Callable[[list[tuple[str, bytes]]], None]) -> str | None:
-        """Hand over the journal lines of one run, oldest first and few at a time; what went wrong, if anything. Blocks.
+    def read_run(
+        self,
+        root_run_id: str,
+        take: Callable[[list[tuple[str, bytes]]], None],
+        wanted: Wanted | None = None,
+    ) -> str | None:
+        """Hand over the journal lines of one run, oldest first and few at a time; what went wrong, if anything. Blocks
+        until all were handed over or ``wanted`` is given up.
 
         All of them at once, as records, were 1.5 kB a line.
         """
         number = 0
+        wanted = wanted or Wanted()
         try:
-            for lines in self._reader.lines(root_run_id, LINES_LIMIT):
-                take(lines)
-                number += len(lines)
+            with closing(self._reader.lines(root_run_id, LINES_LIMIT, wanted)) as parts:
+                for lines in parts:
+                    if wanted.is_given_up:
+                        return None
+                    take(lines)
+                    number += len(lines)
         except Exception as error:  # any failure of the store is words for the person, not a crash
+            if wanted.is_given_up:
+                return None
             self.problem = str(error).partition("\n")[0]
             return self.problem
         return f"only the first {LINES_LIMIT:,} events are shown" if number >= LINES_LIMIT else None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from flowdeck_devtools.core.history import History
 from flowdeck_devtools.core.live import LiveStore
 from flowdeck_devtools.core.model import RunRow
+from flowdeck_devtools.core.past import Wanted
 from flowdeck_devtools.core.spool import LineQueue
 from flowdeck_devtools.core.trace import Trace
 from flowdeck_devtools.core.wire import head
@@ -43,6 +44,7 @@ class OpenedRun:
         self._live = live
         self._feed = live.follow(root_run_id)
         self._backlog = LineQueue()
+        self._wanted = Wanted()
         self._ready = threading.Event()
         row = live.index.rows.get(root_run_id)
         in_ring = row is not None and not row.partial and row.first_position >= live.ring.start
@@ -59,8 +61,10 @@ class OpenedRun:
         return not self._ready.is_set() or len(self._backlog) > 0
 
     def close(self) -> None:
+        """Keep it up to date no more, nor read on in its past; waits for nothing."""
         self.closed = True
         self._live.unfollow(self._feed)
+        self._wanted.give_up()
 
     def wait(self, timeout: float) -> bool:
         """Until the older lines have been read (not yet taken in)."""
@@ -83,8 +87,8 @@ class OpenedRun:
 
     @property
     def left_out(self) -> int:
-        """Events that came while nobody looked and are more than was kept for later: open it anew to see them."""
-        return self._feed.dropped
+        """Events there was no room for, because too many came while nobody looked or the disk is full: open it anew."""
+        return self._feed.dropped + self._backlog.dropped
 
     def _put_back(self, lines: list[tuple[str, bytes]]) -> None:
         """Keep older lines until the tree has taken them in."""
@@ -108,5 +112,5 @@ class OpenedRun:
         self._ready.set()
 
     def _read_history(self, history: History) -> None:
-        self.problem = history.read_run(self.trace.root.key, self._put_back)
+        self.problem = history.read_run(self.trace.root.key, self._put_back, self._wanted)
         self._ready.set()

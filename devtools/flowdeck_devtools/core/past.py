@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +21,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from flowdeck.layout import StoreError
 from flowdeck_devtools.core.model import RunRow
 from flowdeck_devtools.core.status import ENDED, StatusTracker
 
-__all__ = ["LINE_COLUMNS", "PastReader", "line_of"]
+__all__ = ["LINE_COLUMNS", "GivenUp", "PastReader", "Wanted", "line_of"]
 
 READ_AT_ONCE = 1_000
 
@@ -39,6 +42,43 @@ WHERE event_type = 'triggerflow.definition_declared' AND payload ->> '$.fingerpr
 """
 _ERRORS_SQL = "SELECT * FROM error_groups ORDER BY last_at DESC, fingerprint LIMIT ?"
 _JSON = ("payload", "error", "run", "meta")
+
+
+class GivenUp(StoreError):
+    """Nobody wants the answer any more."""
+
+
+class Wanted:
+    """Whether an answer is still wanted: whoever asked may give it up from any thread, and it is worked on no more."""
+
+    def __init__(self) -> None:
+        self.is_given_up = False
+        self._lock = threading.Lock()
+        self._end: Callable[[], object] | None = None
+
+    def give_up(self) -> None:
+        """Does not wait for the work to end."""
+        with self._lock:
+            self.is_given_up = True
+            if self._end is not None:
+                self._end()
+
+    @contextmanager
+    def ended_by(self, end: Callable[[], object]) -> Iterator[None]:
+        """Work within, which giving up ends by ``end``; that is not called any more behind it.
+
+        Raises:
+            GivenUp: It is not wanted any more, before the work has begun.
+        """
+        with self._lock:
+            if self.is_given_up:
+                raise GivenUp("nobody wants the answer any more")
+            self._end = end
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
 
 
 class PastReader:
@@ -60,9 +100,11 @@ class PastReader:
         if connection is not None:
             connection.interrupt()
 
-    def lines(self, root_run_id: str, limit: int) -> Iterator[list[tuple[str, bytes]]]:
+    def lines(
+        self, root_run_id: str, limit: int, wanted: Wanted | None = None
+    ) -> Generator[list[tuple[str, bytes]], None, None]:
         """The journal lines of one run as ``(writer, line)``, oldest first."""
-        with self._cursor() as cursor:
+        with self._cursor() as cursor, (wanted or Wanted()).ended_by(cursor.interrupt):
             found = cursor.execute(_LINES_SQL, [root_run_id, limit])
             names = [column[0] for column in found.description]
             while rows := found.fetchmany(READ_AT_ONCE):
@@ -195,8 +237,18 @@ def _send(answers: BinaryIO, kind: str, value: object) -> None:
     answers.flush()
 
 
+def main(store: str, spill: str) -> None:
+    """Serve on standard input and output; ``spill`` is a folder to make, for what memory does not hold."""
+    Path(spill).mkdir(0o700)
+    tempfile.tempdir = spill  # DuckDB's folder comes to lie in it, and the asker can remove it if this is killed
+    try:
+        # The answers have the output for themselves: what a library prints goes where errors go.
+        with os.fdopen(os.dup(1), "wb") as stream:
+            os.dup2(2, 1)
+            serve(Path(store), sys.stdin.buffer, stream)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
 if __name__ == "__main__":
-    # The answers have the output for themselves: what a library prints goes where errors go.
-    with os.fdopen(os.dup(1), "wb") as stream:
-        os.dup2(2, 1)
-        serve(Path(sys.argv[1]), sys.stdin.buffer, stream)
+    main(*sys.argv[1:])

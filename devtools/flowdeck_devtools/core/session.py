@@ -169,10 +169,13 @@ class Session:
             self._runs = (state, rows)
         return self._runs[1]
 
-    def open_run(self, root_run_id: str) -> OpenedRun:
-        """The run as a tree, from what is held of it; the rest follows as it is read."""
+    def open_run(self, root_run_id: str, *, again: bool = True) -> OpenedRun:
+        """The run as a tree, from what is held of it; the rest follows as it is read.
+
+        ``again`` reads anew one of which something was left out: for somebody who opens it, not for every tick.
+        """
         run = self._opened.get(root_run_id)
-        if run is not None and run.left_out:
+        if run is not None and run.left_out and again:
             run.close()
             run = None
         if run is None:

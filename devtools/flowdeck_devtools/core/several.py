@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowdeck_devtools.core.apart import Places
 from flowdeck_devtools.core.clock import Clock
 from flowdeck_devtools.core.history import History, RunsPage
 from flowdeck_devtools.core.inbox import AnswerReport, Inbox, InterruptRow
 from flowdeck_devtools.core.live import Batch, Tail
+from flowdeck_devtools.core.past import Wanted
 
 __all__ = ["SeveralHistories", "SeveralInboxes", "SeveralTails"]
 
@@ -75,7 +77,8 @@ class SeveralHistories(History):
     """The pasts of several stores; a page is complete when each has given its own."""
 
     def __init__(self, stores: Sequence[Path], *, apart: bool = False) -> None:
-        self._parts = [History(store, apart=apart) for store in stores]
+        places = Places()
+        self._parts = [History(store, apart=apart, places=places) for store in stores]
         self.origin: dict[str, Path] = {}
         """Which store a run of the past came from."""
         self._pages: list[RunsPage] = []
@@ -118,7 +121,12 @@ class SeveralHistories(History):
         rows = [row for page in pages for row in page.rows]
         return RunsPage(pages[0].filter_text, rows, all(page.last for page in pages))
 
-    def read_run(self, root_run_id: str, take: Callable[[list[tuple[str, bytes]]], None]) -> str | None:
+    def read_run(
+        self,
+        root_run_id: str,
+        take: Callable[[list[tuple[str, bytes]]], None],
+        wanted: Wanted | None = None,
+    ) -> str | None:
         known, taken = self.origin.get(root_run_id), 0
         problem: str | None = None
 
@@ -128,8 +136,8 @@ class SeveralHistories(History):
             take(lines)
 
         for part in sorted(self._parts, key=lambda one: one.store != known):
-            problem = part.read_run(root_run_id, count)
-            if taken:
+            problem = part.read_run(root_run_id, count, wanted)
+            if taken or (wanted is not None and wanted.is_given_up):
                 break
         return problem
 

@@ -31,23 +31,33 @@ class LineSpool:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def append(self, line: bytes, before: int = -1) -> int:
-        """Keep a line; ``before`` is the number of the one it follows in its chain. Gives its own number."""
+    def append(self, line: bytes, before: int = -1, *, needed: bool = False) -> int:
+        """Keep a line; ``before`` is the number of the one it follows in its chain. Gives its own number.
+
+        Raises:
+            OSError: The file cannot take what is held, as on a full disk: the line is not kept, those before it are.
+                One that is ``needed`` stays in memory then.
+        """
         with self._lock:
+            if self._held and len(self._held) + len(line) > BUFFER_BYTES:
+                try:
+                    self._flush()
+                except OSError:
+                    if not needed:
+                        raise
             self._held += line
             self._ends.append(self._written + len(self._held))
             self._before.append(before)
-            if len(self._held) >= BUFFER_BYTES:
-                self._flush()
             return len(self._ends) - 1
 
     def _flush(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="flowdeck-run-", buffering=0)  # noqa: SIM115  # lives as long
-        held = memoryview(self._held)
-        while held:
-            held = held[self._file.write(held) :]
-        self._written += len(self._held)
+        done = 0
+        with memoryview(self._held) as held:
+            while done < len(held):  # each at its place: what a full disk took in part is written again
+                done += os.pwrite(self._file.fileno(), held[done:], self._written + done)
+        self._written += done
         self._held = bytearray()
 
     def get(self, number: int) -> bytes:
@@ -101,7 +111,8 @@ class LineQueue:
     """Lines and who wrote them, put in by one thread and taken out by another: what waits is in a file, not in memory.
 
     Args:
-        max_bytes: What may be put in between two times that it is empty; further lines are counted and not kept.
+        max_bytes: What may be put in between two times that it is empty; further lines are counted and not kept, as
+            are those a full disk has no room for.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
@@ -125,9 +136,13 @@ class LineQueue:
             if self._max_bytes is not None and self._bytes >= self._max_bytes:
                 self.dropped += 1
                 return
+            try:
+                number = self._spool.append(line)
+            except OSError:  # no fault of whoever puts it in, who reads a journal
+                self.dropped += 1
+                return
             if not self._writers or self._writers[-1][1] != writer:
-                self._writers.append((len(self._spool), writer))
-            self._spool.append(line)
+                self._writers.append((number, writer))
             self._bytes += len(line)
 
     def take(self, limit: int) -> list[tuple[str, bytes]]:

@@ -109,7 +109,7 @@ class Trace:
         self.line_bytes += len(line)
         if begins or self.line_bytes <= MAX_LINE_BYTES:
             # A received log record knows the id of its span and nothing else of it: the span begins with its own lines.
-            self._keep(node, line, asked=run.run_kind is None and node is not self.root)
+            self._keep(node, line, asked=run.run_kind is None and node is not self.root, needed=begins)
         else:
             node.drop_line()
 
@@ -129,9 +129,15 @@ class Trace:
                 self._end_wait(head, interrupt_id)
         self._widen(node, head.time_us, started=True)
 
-    def _keep(self, node: SpanNode, line: bytes, *, asked: bool = False) -> None:
-        self._owners.append(node)
-        node.keep(self._spool.append(line, node.last_number), asked=asked)
+    def _keep(self, node: SpanNode, line: bytes, *, asked: bool = False, needed: bool = False) -> None:
+        self._owners.append(node)  # before the line: others read meanwhile
+        try:
+            number = self._spool.append(line, node.last_number, needed=needed)
+        except OSError:  # a full disk
+            self._owners.pop()
+            node.drop_line()
+        else:
+            node.keep(number, asked=asked)
 
     @property
     def line_count(self) -> int:

@@ -204,7 +204,8 @@ class DevToolsApp(EverywhereMixin, ActsMixin, App[None]):
         self.switch_mode(place)
 
     def open_run(self, run_id: str) -> None:
-        """Show a run on the Execution screen."""
+        """Show a run on the Execution screen; one of which something was left out is read anew."""
+        self.session.open_run(run_id)
         self.opened_run = run_id
         self._last_action = "open run"
         self.action_go("execution")

@@ -18,7 +18,7 @@ from flowdeck.definition.skeleton import plan_digest
 from flowdeck.durable.store import Point, Stored
 from flowdeck.errors import ExecutionNotFound, SnapshotError
 
-__all__ = ["INPUT_TABLES", "Found", "find", "history", "read", "read_from"]
+__all__ = ["INPUT_TABLES", "Found", "find", "header", "history", "read", "read_from"]
 
 INPUT_TABLES: Final = (
     """
@@ -137,6 +137,25 @@ def find(connection: sqlite3.Connection, execution_id: str, at: int | None = Non
         raise ExecutionNotFound(f"no durable execution {execution_id!r} in the store")
 
     return Found(*row)
+
+
+def header(connection: sqlite3.Connection, execution_id: str) -> dict[str, Any]:
+    """Return what an execution began with, its inputs and snapshots unread.
+
+    Raises:
+        ExecutionNotFound: there is none of that id.
+        SnapshotError: what is stored is damaged.
+    """
+    row = connection.execute(
+        "SELECT h.body FROM durable d JOIN headers h ON h.key = d.key WHERE d.execution_id = ?", (execution_id,)
+    ).fetchone()
+    if row is None:
+        raise ExecutionNotFound(f"no durable execution {execution_id!r} in the store")
+
+    try:
+        return msgspec.msgpack.decode(row[0], type=dict[str, Any])
+    except msgspec.MsgspecError as exc:
+        raise SnapshotError(f"execution {execution_id}: what is stored of it is damaged: {exc}") from exc
 
 
 def read_from(connection: sqlite3.Connection, found: Found, at: int | None = None) -> Stored:

@@ -324,6 +324,19 @@ class ControlClient:
     def _open_writer(self) -> sqlite3.Connection:
         return open_to_write(self.path, self._busy_timeout)
 
+    def _stored_header(self, execution_id: str) -> dict[str, Any]:
+        """Return what a durable execution began with, of whatever format; what became of it is not read.
+
+        Raises:
+            ExecutionNotFound: It is not durable.
+            SnapshotError: What is stored is damaged.
+        """
+        found = self._look(lambda connection: _inputs.header(connection, execution_id), None)
+        if found is None:
+            raise ExecutionNotFound(f"no durable execution {execution_id!r} in {self.place}")
+
+        return found
+
     def _look(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
         try:
             with self._reader.use() as connection:

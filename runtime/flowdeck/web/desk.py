@@ -19,7 +19,7 @@ import msgspec
 from flowdeck.durable import ControlClient, ExecutionRow
 from flowdeck.durable.using import DurableStore
 from flowdeck.durable.worker import Worker
-from flowdeck.errors import ExecutionBusy, ExecutionExists, ExecutionNotFound, SnapshotError
+from flowdeck.errors import ExecutionBusy, ExecutionExists
 from flowdeck.events.ids import new_id
 from flowdeck.events.lineage import run_context
 from flowdeck.execution.services import Services
@@ -180,18 +180,21 @@ class Desk:
             )
 
     async def _digest_of_run(self, run: Run) -> str | None:
-        """Return what the run was started with, as a digest; ``None``: by a version that kept none."""
+        """Return what the run was started with, as a digest; ``None``: by a version that kept none, or unreadable."""
         if not isinstance(run, ExecutionRow):
             return run.run_context.meta.get(_DIGEST)
 
         assert self._client is not None
         try:
-            state = await asyncio.to_thread(self._client.stored_state, run.id)
-        except (ExecutionNotFound, SnapshotError):  # forgotten just now, or not ours to read: the run is what it is
+            header = await asyncio.to_thread(self._client._stored_header, run.id)
+            found = header["run_context"]["meta"][_DIGEST]
+        except KeyError:  # forgotten just now, or none was kept
+            return None
+        except Exception as error:  # whoever asks again has a right to the run, whatever has become of its beginning
+            _log.warning("what run %s was started with cannot be read: %s: %s", run.id, type(error).__name__, error)
             return None
 
-        found: str | None = state["run_context"].get("meta", {}).get(_DIGEST)
-        return found
+        return found if isinstance(found, str) else None
 
     async def launch(self, flow: TriggerFlow, execution: TriggerFlowExecution, value: Any) -> asyncio.Task[None]:
         """Start a run beside the caller, and return its task once it has begun and that is recorded."""

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 
 from flowdeck.events.lineage import RunContext
 from flowdeck.layout import Layout
-from flowdeck_sinks._process_end import close_with_process, close_with_worker_process
+from flowdeck_sinks._process_end import close_sender_with_process, close_with_worker_process
 from flowdeck_sinks.otlp.dead_letters import DeadLetters
 from flowdeck_sinks.otlp.delivery import Lane
 from flowdeck_sinks.otlp.durable import ExportThread
@@ -95,7 +95,7 @@ class OTLPSink:
         self._closed = False
         self._reset()
         if not self._off:
-            close_with_process(self, sends=True)
+            close_sender_with_process(self)
 
     def _reset(self) -> None:
         self._pending: deque[bytes] = deque()

@@ -31,6 +31,7 @@ class ComparisonDialog(ModalScreen[None]):
         super().__init__()
         self._ids = (a, b)
         self._everything = False
+        self._opened = False
         self.page = PageView(id="comparison")
         self.page.view = "diff"
 
@@ -53,7 +54,8 @@ class ComparisonDialog(ModalScreen[None]):
     def _tick(self) -> None:
         deck: DevToolsApp = self.app  # type: ignore[assignment]
         session = deck.session
-        a, b = (session.open_run(one) for one in self._ids)
+        a, b = (session.open_run(one, again=not self._opened) for one in self._ids)
+        self._opened = True
         for run in (a, b):
             run.advance()
         if a.loading or b.loading:

@@ -106,7 +106,7 @@ class ExecutionScreen(DeckScreen):
         self._keep_page(run)
 
     def _open(self, run_id: str) -> None:
-        self._run = self.session.open_run(run_id)
+        self._run = self.session.open_run(run_id, again=False)
         self._node, self._node_state = None, (-1, "")
         self._pointed = False
 
@@ -131,6 +131,9 @@ class ExecutionScreen(DeckScreen):
             (f"  {duration(trace.root.duration_us(trace.lost_us or now))}  ", "text"),
             (f"{count(trace.events)} events", "dim"),
         ]
+        if run.left_out:  # in few words: at 80 columns it must not lose what to do
+            words = f"{count(trace.events)} of {count(trace.events + run.left_out)} events: reopen in 1 Runs"
+            left[-1] = (words, "failed")
         waiting = trace.root.below("waiting")
         if waiting:
             left.append((f"  ! {waiting} waiting", "waiting"))
@@ -138,11 +141,6 @@ class ExecutionScreen(DeckScreen):
             left.append((f"  {clean(row.error)}", "failed"))
         if run.problem:
             left.append((f"  {clean(run.problem)}", "failed"))
-        elif run.left_out:
-            words = (
-                f"  {count(run.left_out)} events came while nobody looked and are left out: open it again from 1 Runs"
-            )
-            left.append((words, "failed"))
         elif run.loading:
             left.append(("  reading …", "dim"))
         started = trace.started_us

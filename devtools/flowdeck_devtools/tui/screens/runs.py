@@ -221,13 +221,14 @@ class RunsScreen(ViewsMixin, DeckScreen):
         if row is None or self.size.height < MIN_PREVIEW_HEIGHT:
             preview.show(None)
             return
-        if row.run_id != self._previewed:
+        is_new = row.run_id != self._previewed
+        if is_new:
             self._rested += 1
             if self._rested < PREVIEW_AFTER_TICKS:
                 return
             self._previewed = row.run_id
         self._rested = 0
-        run = self.session.open_run(row.run_id)
+        run = self.session.open_run(row.run_id, again=is_new)
         if grown or run.loading or preview.outline is None:
             run.advance()
             if row.name:

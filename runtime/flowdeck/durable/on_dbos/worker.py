@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from flowdeck.durable.on_dbos import activation
-from flowdeck.durable.on_dbos.activation import Queued
+from flowdeck.durable.on_dbos.activation import Queued, Running
 from flowdeck.durable.postgres.address import address_of
 from flowdeck.durable.postgres.store import PostgresStore
 from flowdeck.durable.statedb import StoreBusy
@@ -80,6 +80,8 @@ class DbosWorker(Worker):
         self._handed: dict[str, float] = {}
         self._beaten = self._reaped = -1e9
         self._quiet = False
+        self._idle: set[str] = set()
+        """Workflows that this process held at the last look and did not run."""
 
     async def run(self, *, once: bool = False) -> Report:
         """Serve until :meth:`stop`; with ``once`` until nothing is left that could go on without somebody's answer."""
@@ -144,12 +146,26 @@ class DbosWorker(Worker):
         return count
 
     def _reap(self) -> None:
-        """Put back what processes hold that are gone. Who does so twice does no harm: the token lets one of them in."""
-        held = [each for each in activation.pending(self.flows) if each.executor != self.store.owner]
+        """Put back what processes hold that are gone. Who does so twice does no harm: the token lets one of them in.
+
+        Also what this process holds by DBOS's tables and does not run: its connection was cut between taking it from
+        the queue and being told of it, and DBOS forgets it until the process starts again.
+        """
+        taken = activation.pending(self.flows)
+        held = [each for each in taken if each.executor != self.store.owner]
         gone = self._shelf.gone({each.executor for each in held}) if held else set()
         for each in held:
             if each.executor in gone:
                 activation.resume(each)
+
+        idle = {each.id: each for each in taken if each.executor == self.store.owner and not self._runs(each)}
+        for id in idle.keys() & self._idle:
+            activation.resume(idle[id])
+
+        self._idle = {id for id in idle if id not in self._idle}
+
+    def _runs(self, taken: Running) -> bool:
+        return taken.id.partition(":")[0] in self._at_work
 
     def _at_rest(self) -> bool:
         return self._quiet and not self._at_work
