@@ -25,7 +25,9 @@ if TYPE_CHECKING:  # a fifth of the time to the first picture, and the first pic
 __all__ = ["AnswerReport", "Inbox", "InterruptRow"]
 
 LOOK_SECONDS = 0.25
-"""How often the control store is asked whether it changed."""
+"""How often the control store is asked whether it changed, while events come."""
+QUIET_LOOK_SECONDS = 0.5
+"""The same while none does."""
 FULL_LOOK_SECONDS = 5.0
 APPLY_SECONDS = 5.0
 """How long an answer may stay unapplied before the person is told that nobody picked it up."""
@@ -178,6 +180,7 @@ class Inbox:
         self._look_now = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen = -1
+        self._looked = 0.0
         self._client: ControlClient | None = None
 
     @property
@@ -194,6 +197,11 @@ class Inbox:
         if self._thread is not None:
             self._thread.join(timeout)
 
+    def stir(self) -> None:
+        """Events came, perhaps of a question: look, unless that was just done."""
+        if self.clock.monotonic() - self._looked >= LOOK_SECONDS:
+            self._look_now.set()
+
     def refresh(self) -> None:
         """Look again soon, even if the file did not change."""
         self._seen = -1
@@ -204,11 +212,11 @@ class Inbox:
     def _run(self) -> None:
         last = 0.0
         while not self._stopping.is_set():
-            now = self.clock.monotonic()
+            now = self._looked = self.clock.monotonic()
             if self._changed() or now - last >= FULL_LOOK_SECONDS:
                 last = now
                 self.look()
-            self._look_now.wait(LOOK_SECONDS)
+            self._look_now.wait(QUIET_LOOK_SECONDS)
             self._look_now.clear()
 
     def _changed(self) -> bool:

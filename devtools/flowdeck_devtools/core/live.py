@@ -32,7 +32,7 @@ CAUGHT_UP_BYTES = 1024 * 1024
 """A look that brings less than this has reached the end of the journal, even one that is being written fast."""
 POLL_SECONDS = 0.04
 IDLE_POLL_SECONDS = 0.05
-QUIET_POLL_SECONDS = 0.125
+QUIET_POLL_SECONDS = 0.15
 """Between looks once nothing came for a while. A look that finds nothing costs 0.1 ms, most of it for waking up."""
 QUIET_AFTER_SECONDS = 5.0
 LIVENESS_SECONDS = 2.0

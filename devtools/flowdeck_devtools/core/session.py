@@ -103,7 +103,13 @@ class Session:
         The inbox waits for ``painted``: what it needs takes a fifth of the time to the first picture.
         """
         if wake is not None:
-            self.live.came = self.inbox.came = wake
+            self.inbox.came = wake
+
+            def came() -> None:
+                self.inbox.stir()
+                wake()
+
+            self.live.came = came
         self.live.start()
         self.history.start()
 

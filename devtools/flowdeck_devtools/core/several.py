@@ -51,6 +51,10 @@ class SeveralInboxes(Inbox):
         for part in self._parts:
             part.stop(timeout)
 
+    def stir(self) -> None:
+        for part in self._parts:
+            part.stir()
+
     def refresh(self) -> None:
         for part in self._parts:
             part.refresh()
