@@ -33,7 +33,7 @@ WHY: Final = {
     "OTLP app thread grows by, journal + otlp memory": "a ratio of two minima of three rounds: 8.1-10.3 over the runs",
     "DevTools: idle, of a core": "21 wake-ups a second, half of them of Textual's input thread, at 0.15-0.2 ms each",
     "W2 journaled 100": "21.2-25.7 over the runs of a day, in the mean 22",
-    "recent 50 runs and all open, of 10 M events, wall": "42.7-64 ms over the runs: DuckDB's two threads need both cores",
+    "recent 50 runs and all open, of 10 M events, wall": "42.7-64 over the runs: two threads need both cores",
     "all events of one run, of 10 M events, wall": "54.5-62.4 ms over the runs, likewise",
 }
 """Figure -> why it misses its target where it does."""
