@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 from flowdeck.durable.on_dbos import activation
@@ -18,7 +19,7 @@ from flowdeck.durable.postgres.address import address_of
 from flowdeck.durable.postgres.store import PostgresStore
 from flowdeck.durable.statedb import StoreBusy
 from flowdeck.durable.worker import AWAY_SECONDS, LIVENESS_SECONDS, Report, Worker, rests
-from flowdeck.errors import ExecutionBusy, ExecutionExists, ExecutionFenced, FlowdeckError
+from flowdeck.errors import ExecutionBusy, ExecutionError, ExecutionExists, ExecutionFenced, FlowdeckError
 from flowdeck.execution.services import Services
 from flowdeck.layout import StoreError
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowExecution
@@ -220,6 +221,10 @@ class DbosWorker(Worker):
         while True:
             # Once it rests, or, as what it was asked may be nothing that it stirs for, after a while again.
             await asyncio.wait({self._at_work[execution.id]}, timeout=RECHECK_SECONDS if log._resting else None)
+            if execution.is_closed() and log.error is None:
+                with suppress(ExecutionError):
+                    await log.settled()  # its end must be in the store, or nobody would go on with it
+
             if log.error is not None:
                 return SUPERSEDED
 
