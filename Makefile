@@ -91,6 +91,7 @@ docs: $(STAMP)
 	$(BIN)/python -m docs.command_reference
 	$(BIN)/python -m docs.filter_reference
 	$(BIN)/python -m docs.sql_reference
+	$(BIN)/python -m tests.otlp.tables
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 record: $(STAMP)
