@@ -11,8 +11,8 @@ from typing import Final
 __all__ = ["BUDGETS", "CPU_BOUND", "WHY"]
 
 WHY: Final = {
-    "W1 journaled": "two events of 0.9 kB a step: 2 x 3.9 us in the emitting thread, 2 x 2 us in the writer; the best "
-    "rounds meet it, the median depends on how the two threads share the interpreter",
+    "W1 journaled": "two events of 0.9 kB a step: 2 x 3.9 us in the emitting thread, 2 x 2 us in the writer, "
+    "and how the two threads share the interpreter",
     "W3 journaled": "20,000 events are 0.2 s of it",
     "W3 journaled RSS growth": "8.8 MB are Python objects; the rest is the allocator's: lines made in one thread and "
     "let go in another. Smaller writes, shorter switch interval, one arena were tried",

@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.execution.support import left_behind
 
 from flowdeck import Runtime
 from flowdeck.durable import ControlClient
@@ -299,11 +300,7 @@ async def test_what_a_handler_left_behind_does_can_be_read_back(
     go_on, ask = asyncio.Event(), asyncio.Event()
     story: list[str] = []
 
-    async def stubborn(data: Data) -> None:
-        while not go_on.is_set():
-            with suppress(asyncio.CancelledError):
-                await go_on.wait()
-
+    async def then(data: Data) -> None:
         if effect == "sets state":
             await data.async_set_state("late", 1)
         elif effect == "emits":
@@ -313,13 +310,7 @@ async def test_what_a_handler_left_behind_does_can_be_read_back(
 
         story.append("ends")
 
-    async def asks(data: Data) -> Any:
-        await ask.wait()
-        return await data.async_pause_for(interrupt_id="one")
-
-    flow = TriggerFlow(name="left")
-    flow.to(("stubborn", stubborn))
-    flow.to(("asks", asks))
+    flow = left_behind(go_on, ask, then, lambda data: None)
     flow.when("Work").to(("work", lambda data: None))
     execution = flow.create_execution(services=runtime.services, auto_close=False)
     started = asyncio.create_task(execution.async_start())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from flowdeck.events import EventCenter, EventRecord
@@ -14,7 +15,7 @@ from flowdeck.execution.ports import VirtualClock
 from flowdeck.execution.services import Services
 from flowdeck.triggerflow import TriggerFlow, TriggerFlowRuntimeData
 
-__all__ = ["Recorder", "World", "keep", "passes", "turns", "until"]
+__all__ = ["Recorder", "World", "keep", "left_behind", "passes", "turns", "until"]
 
 Data = TriggerFlowRuntimeData
 
@@ -117,3 +118,28 @@ def passes(name: str, change: Callable[[Any], Any] = lambda value: value) -> tup
         return change(data.input)
 
     return (name, step)
+
+
+def left_behind(
+    go_on: asyncio.Event, ask: asyncio.Event, then: Callable[[Data], Awaitable[Any]], after: Callable[[Data], Any]
+) -> TriggerFlow:
+    """Return a flow with a handler no cancellation ends before ``go_on``, which does ``then``, and one that asks.
+
+    The question ``one`` comes once ``ask`` is set, so a close that had begun leaves the first behind, and is refused.
+    """
+
+    async def stubborn(data: Data) -> None:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+        await then(data)
+
+    async def asks(data: Data) -> Any:
+        await ask.wait()
+        return await data.async_pause_for(interrupt_id="one")
+
+    flow = TriggerFlow(name="left")
+    flow.to(("stubborn", stubborn))
+    flow.to(("asks", asks)).to(("after", after))
+    return flow

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from tests.execution.support import Data, World, keep, turns, until
+from tests.execution.support import Data, World, keep, left_behind, turns, until
 
 from flowdeck.definition.retry import Retry
 from flowdeck.errors import InterruptError, PendingInterruptsError
@@ -333,21 +333,11 @@ async def test_a_handler_that_was_left_behind_answers_without_a_place(world: Wor
     go_on, ask = asyncio.Event(), asyncio.Event()
     story: list[str] = []
 
-    async def stubborn(data: Data) -> None:
-        while not go_on.is_set():
-            with suppress(asyncio.CancelledError):
-                await go_on.wait()
-
+    async def answers(data: Data) -> None:
         await data.async_continue_with("one", 5)
         story.append("goes on")
 
-    async def asks(data: Data) -> Any:
-        await ask.wait()
-        return await data.async_pause_for(interrupt_id="one")
-
-    flow = TriggerFlow(name="left")
-    flow.to(("stubborn", stubborn))
-    flow.to(("asks", asks)).to(("after", lambda data: story.append(f"after {data.input}")))
+    flow = left_behind(go_on, ask, answers, lambda data: story.append(f"after {data.input}"))
     execution = world.execution(flow, auto_close=False, concurrency=2)
     started = asyncio.create_task(execution.async_start())
     await turns()
